@@ -1,0 +1,1 @@
+"""kdcompress: robustness-preserving model compression."""

@@ -1,0 +1,52 @@
+"""The one place where exceptions become text and exit codes."""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from kdcompress.errors import EXIT_BUG, EXIT_CANNOT_RUN, EXIT_INTERRUPTED, KdcompressError
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Known errors end in one line and exit code 2, an interrupt in 130, anything else in a traceback and 3."""
+    try:
+        yield
+    except KdcompressError as error:
+        _stop(f"error: {' '.join(str(error).split())}", error.exit_code)
+    except KeyboardInterrupt:
+        _stop("interrupted; nothing was left half-written", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our stdout left (`| head`): leave quietly, and keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_CANNOT_RUN) from None
+    except Exception as error:
+        if (known := _known(error)) is not None:
+            _stop(f"error: {known}", EXIT_CANNOT_RUN)
+        traceback.print_exc()
+        _stop(f"this is a bug in kdcompress; please report it with the lines above ({_versions()})", EXIT_BUG)
+
+
+def _known(error: Exception) -> str | None:
+    """The line for failures of the machine rather than of the program."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full, writing {error.filename or 'a file'}; free some space and run again"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; use a smaller --batch-size"
+    return None
+
+
+def _stop(line: str, code: int) -> None:
+    typer.echo(line, err=True)
+    raise typer.Exit(code)
+
+
+def _versions() -> str:
+    from kdcompress.versions import versions
+
+    return ", ".join(f"{name} {number}" for name, number in versions().items())

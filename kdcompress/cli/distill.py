@@ -1,0 +1,139 @@
+"""kdcompress distill."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcompress.cli import options
+from kdcompress.cli.boundary import boundary
+from kdcompress.cli.options import LOSS, STUDENT, TEACHER, Format, default
+from kdcompress.cli.output import emit, stderr
+from kdcompress.settings import (
+    DataSettings,
+    DistillSettings,
+    LossSettings,
+    RunSettings,
+    TeacherCheckSettings,
+    ThreatSettings,
+)
+
+
+def distill(
+    teacher: Annotated[
+        Path,
+        typer.Option(
+            help="The robust teacher: safetensors or a torch file.", rich_help_panel=TEACHER, show_default=False
+        ),
+    ],
+    student: Annotated[str, typer.Option(help="Any timm name.", rich_help_panel=STUDENT, show_default=False)],
+    data: options.Data,
+    eps: options.Eps,
+    out: options.Out,
+    norm: options.NormOption = "Linf",
+    teacher_arch: options.TeacherArch = None,
+    teacher_arg: options.TeacherArg = None,
+    teacher_mean: options.TeacherMean = None,
+    teacher_std: options.TeacherStd = None,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Go on with a teacher that fails the check.", rich_help_panel=TEACHER)
+    ] = False,
+    student_arg: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value for timm, such as layers=1,1,1,1; repeat for more.", rich_help_panel=STUDENT),
+    ] = None,
+    student_stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Image side over the side of the final map. [default: what leaves 4x4 positions]",
+            rich_help_panel=STUDENT,
+        ),
+    ] = None,
+    student_weights: Annotated[
+        Path | None, typer.Option(help="Starting weights. [default: fresh]", rich_help_panel=STUDENT)
+    ] = None,
+    data_dir: options.DataDir = None,
+    image_size: options.ImageSize = None,
+    train_images: options.TrainImages = None,
+    ce_weight: Annotated[float, typer.Option(help="Weight of the cross-entropy.", rich_help_panel=LOSS)] = default(
+        LossSettings, "ce_weight"
+    ),
+    kl_weight: Annotated[
+        float, typer.Option(help="Weight of T^2 KL(teacher || student).", rich_help_panel=LOSS)
+    ] = default(LossSettings, "kl_weight"),
+    iga_weight: Annotated[
+        str,
+        typer.Option(
+            help="Weight of the input-gradient distance (eq. 14). auto scales it by eps and the image size; "
+            "0 is plain KD, at KD's cost.",
+            rich_help_panel=LOSS,
+        ),
+    ] = default(LossSettings, "iga_weight"),
+    iga_ramp: Annotated[
+        float, typer.Option(help="Share of the run over which that weight rises from 0.", rich_help_panel=LOSS)
+    ] = default(LossSettings, "iga_ramp"),
+    temperature: Annotated[float, typer.Option(help="T of the KL term.", rich_help_panel=LOSS)] = default(
+        LossSettings, "temperature"
+    ),
+    input_noise: Annotated[
+        str,
+        typer.Option(
+            help="Take the loss at x plus uniform noise in the ball, or at x: uniform or none.", rich_help_panel=LOSS
+        ),
+    ] = default(LossSettings, "input_noise"),
+    epochs: options.Epochs = default(RunSettings, "epochs"),
+    batch_size: options.BatchSize = default(RunSettings, "batch_size"),
+    lr: options.Lr = default(RunSettings, "lr"),
+    weight_decay: options.WeightDecay = default(RunSettings, "weight_decay"),
+    ema: options.Ema = default(RunSettings, "ema"),
+    augment: options.Augment = default(RunSettings, "augment"),
+    precision: options.Precision = default(RunSettings, "precision"),
+    seed: options.Seed = default(RunSettings, "seed"),
+    device: options.Device = default(RunSettings, "device"),
+    overwrite: options.Overwrite = False,
+    format: options.FormatOption = Format.table,
+) -> None:
+    """Train a small timm student that keeps a robust teacher's robustness (KDIGA; KD with --iga-weight 0).
+
+    Example: kdcompress distill --teacher robust.pt --teacher-mean 0.49,0.48,0.45 --teacher-std 0.25,0.24,0.26
+    --student resnet18 --data cifar10/ --eps 8/255 --out student/
+    """
+    from kdcompress.models.arguments import parse_arguments
+
+    with boundary():
+        settings = DistillSettings.of(
+            teacher=options.model_file(teacher, teacher_arch, teacher_arg, teacher_mean, teacher_std, "teacher-"),
+            student=student,
+            student_args=parse_arguments(student_arg or [], "--student-arg"),
+            student_stride=student_stride,
+            student_weights=student_weights,
+            data=DataSettings.of(data=data, data_dir=data_dir, image_size=image_size, train_images=train_images),
+            threat=ThreatSettings.of(norm=norm, eps=eps),
+            loss=LossSettings.of(
+                ce_weight=ce_weight,
+                kl_weight=kl_weight,
+                iga_weight=iga_weight,
+                iga_ramp=iga_ramp,
+                temperature=temperature,
+                input_noise=input_noise,
+            ),
+            run=RunSettings.of(
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                weight_decay=weight_decay,
+                ema=ema,
+                augment=augment,
+                precision=precision,
+                seed=seed,
+                device=device,
+            ),
+            check=TeacherCheckSettings.of(insist=insist),
+        )
+        from kdcompress.render.console import run_summary
+        from kdcompress.render.progress import listening
+        from kdcompress.training import runs
+
+        with listening(stderr()) as listener:
+            record = runs.distill(settings, out, overwrite=overwrite, listener=listener)
+        emit(record.model_dump_json(indent=2), run_summary(record), format)

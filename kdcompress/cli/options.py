@@ -1,0 +1,139 @@
+"""Options that several commands share, and how their texts become settings.
+
+Defaults come from `kdcompress.settings`, their only home.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from kdcompress.errors import UsageError
+from kdcompress.settings import ModelFile, Statistics
+from kdcompress.threat import Norm
+
+
+class Format(StrEnum):
+    """How the result is printed on stdout."""
+
+    table = "table"
+    json = "json"
+
+
+def default(settings: type[BaseModel], name: str) -> Any:
+    """The default of a field of `settings`."""
+    return settings.model_fields[name].default
+
+
+TEACHER, STUDENT, DATA, LOSS, TRAINING, OUTPUT = "Teacher", "Student", "Data", "Loss", "Training", "Output"
+THREAT, MEASURES, GATES = "Threat model", "Measures", "Gates"
+
+Data = Annotated[
+    str,
+    typer.Option(
+        help="Images: a folder or tar with train/<class>/ and test/<class>/ (or val/), a timm scheme such as "
+        "torch/cifar10, or the built-in digits.",
+        rich_help_panel=DATA,
+        show_default=False,
+    ),
+]
+DataDir = Annotated[Path | None, typer.Option(help="Root folder of a timm scheme.", rich_help_panel=DATA)]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Resize and crop images to this side. [default: as they are]", rich_help_panel=DATA)
+]
+TrainImages = Annotated[
+    int | None, typer.Option(help="Train on so many images, balanced by class. [default: all]", rich_help_panel=DATA)
+]
+NormOption = Annotated[Norm, typer.Option("--norm", help="Norm of the perturbation.", rich_help_panel=THREAT)]
+Eps = Annotated[
+    str,
+    typer.Option(
+        help="Radius of the perturbation in pixels of [0,1], such as 8/255 or 0.15.",
+        rich_help_panel=THREAT,
+        show_default=False,
+    ),
+]
+Epochs = Annotated[int, typer.Option(help="Passes over the training images.", rich_help_panel=TRAINING)]
+BatchSize = Annotated[int, typer.Option(help="Images a step.", rich_help_panel=TRAINING)]
+Lr = Annotated[float, typer.Option(help="Peak learning rate (AdamW, one cycle).", rich_help_panel=TRAINING)]
+WeightDecay = Annotated[float, typer.Option(help="AdamW's weight decay.", rich_help_panel=TRAINING)]
+Ema = Annotated[
+    float, typer.Option(help="Decay of the averaged weights, which are what is kept.", rich_help_panel=TRAINING)
+]
+Augment = Annotated[
+    str,
+    typer.Option(
+        help="auto, none, crop or crop-flip; auto flips colour images only: name crop where mirrored images lose "
+        "their meaning.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", rich_help_panel=TRAINING)]
+Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=TRAINING)]
+Precision = Annotated[str, typer.Option(help="float32, or bf16 autocast.", rich_help_panel=TRAINING)]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="New folder for student.safetensors, student.json and metrics.jsonl.",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.", rich_help_panel=OUTPUT)]
+FormatOption = Annotated[Format, typer.Option("--format", help="What stdout gets.", rich_help_panel=OUTPUT)]
+
+TeacherArch = Annotated[
+    str | None,
+    typer.Option(
+        help="timm name, CIFAR layout, package.module:function or file.py:function. [default: from the file]",
+        rich_help_panel=TEACHER,
+    ),
+]
+TeacherArg = Annotated[
+    list[str] | None,
+    typer.Option(help="key=value for the teacher's builder; repeat for more.", rich_help_panel=TEACHER),
+]
+TeacherMean = Annotated[
+    str | None,
+    typer.Option(
+        help="Its normalisation: one number a channel, such as 0.49,0.48,0.45, or none. [default: from the file]",
+        rich_help_panel=TEACHER,
+    ),
+]
+TeacherStd = Annotated[str | None, typer.Option(help="See --teacher-mean.", rich_help_panel=TEACHER)]
+
+
+def statistics(text: str | None, option: str) -> Statistics:
+    """Normalisation as typed: numbers, `none`, or nothing.
+
+    >>> statistics("0.5, 0.5,0.25", "--mean"), statistics("none", "--mean"), statistics(None, "--mean")
+    ((0.5, 0.5, 0.25), 'none', None)
+
+    Raises:
+        UsageError: if the text is neither.
+    """
+    if text is None or text.strip().lower() == "none":
+        return None if text is None else "none"
+    try:
+        return tuple(float(number) for number in text.replace(",", " ").split())
+    except ValueError:
+        raise UsageError(
+            f"{option} must be one number a channel, such as 0.49,0.48,0.45, or none, got {text}"
+        ) from None
+
+
+def model_file(
+    path: Path, arch: str | None, args: list[str] | None, mean: str | None, std: str | None, prefix: str
+) -> ModelFile:
+    """The file and what was said of it; `prefix` is "teacher-" or ""."""
+    from kdcompress.models.arguments import parse_arguments
+
+    return ModelFile.of(
+        path=path,
+        arch=arch,
+        args=parse_arguments(args or [], f"--{prefix}arg"),
+        mean=statistics(mean, f"--{prefix}mean"),
+        std=statistics(std, f"--{prefix}std"),
+    )

@@ -1,0 +1,85 @@
+"""kdcompress train."""
+
+from typing import Annotated
+
+import typer
+
+from kdcompress.cli import options
+from kdcompress.cli.boundary import boundary
+from kdcompress.cli.options import STUDENT, TRAINING, Format, default
+from kdcompress.cli.output import emit, stderr
+from kdcompress.settings import DataSettings, RunSettings, ThreatSettings, TrainSettings
+
+
+def train(
+    model: Annotated[str, typer.Option(help="Any timm name.", rich_help_panel=STUDENT, show_default=False)],
+    data: options.Data,
+    eps: options.Eps,
+    out: options.Out,
+    recipe: Annotated[
+        str, typer.Option(help="at: PGD adversarial training (Madry et al. 2018).", rich_help_panel=TRAINING)
+    ] = default(TrainSettings, "recipe"),
+    norm: options.NormOption = "Linf",
+    attack_steps: Annotated[
+        int, typer.Option(help="PGD steps of the inner attack.", rich_help_panel=TRAINING)
+    ] = default(TrainSettings, "attack_steps"),
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value for timm, such as layers=1,1,1,1; repeat for more.", rich_help_panel=STUDENT),
+    ] = None,
+    model_stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Image side over the side of the final map. [default: what leaves 4x4 positions]",
+            rich_help_panel=STUDENT,
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
+    image_size: options.ImageSize = None,
+    train_images: options.TrainImages = None,
+    epochs: options.Epochs = default(RunSettings, "epochs"),
+    batch_size: options.BatchSize = default(RunSettings, "batch_size"),
+    lr: options.Lr = default(RunSettings, "lr"),
+    weight_decay: options.WeightDecay = default(RunSettings, "weight_decay"),
+    ema: options.Ema = default(RunSettings, "ema"),
+    augment: options.Augment = default(RunSettings, "augment"),
+    precision: options.Precision = default(RunSettings, "precision"),
+    seed: options.Seed = default(RunSettings, "seed"),
+    device: options.Device = default(RunSettings, "device"),
+    overwrite: options.Overwrite = False,
+    format: options.FormatOption = Format.table,
+) -> None:
+    """Train any timm network robustly without a teacher, for those who have none.
+
+    Example: kdcompress train --recipe at --model resnet18 --data cifar10/ --eps 8/255 --out teacher/
+    """
+    from kdcompress.models.arguments import parse_arguments
+
+    with boundary():
+        settings = TrainSettings.of(
+            recipe=recipe,
+            model=model,
+            model_args=parse_arguments(model_arg or [], "--model-arg"),
+            model_stride=model_stride,
+            data=DataSettings.of(data=data, data_dir=data_dir, image_size=image_size, train_images=train_images),
+            threat=ThreatSettings.of(norm=norm, eps=eps),
+            attack_steps=attack_steps,
+            run=RunSettings.of(
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                weight_decay=weight_decay,
+                ema=ema,
+                augment=augment,
+                precision=precision,
+                seed=seed,
+                device=device,
+            ),
+        )
+        from kdcompress.render.console import run_summary
+        from kdcompress.render.progress import listening
+        from kdcompress.training import runs
+
+        with listening(stderr()) as listener:
+            record = runs.train(settings, out, overwrite=overwrite, listener=listener)
+        emit(record.model_dump_json(indent=2), run_summary(record), format)

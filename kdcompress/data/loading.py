@@ -1,0 +1,201 @@
+"""A spec -> training, hold-out and test split."""
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kdcompress.data.archives import tar_tree
+from kdcompress.data.decoding import OnProgress, Size, common_size, decoded
+from kdcompress.data.digits import DIGITS_SIDE, digits_splits
+from kdcompress.data.items import Items, agreed_classes
+from kdcompress.data.schemes import TORCH_NAMES, is_scheme, scheme_splits
+from kdcompress.data.selection import balanced_positions, holdout_positions
+from kdcompress.data.splits import ReadRows, Split
+from kdcompress.data.tree import folder_tree, tree_splits
+from kdcompress.errors import DataError, did_you_mean
+
+# A split with more pixels than this is read from its files again for every batch; also the most image bytes of a tar.
+MEMORY_LIMIT = 4 * 2**30
+_TAR_SUFFIX = re.compile(r"\.(tar(\.\w+)?|tgz|txz|tbz2?)$")
+HOLDOUT_SHARE = 10  # one image in so many
+HOLDOUT_MOST = 1_000
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A loaded data set. A split that was not asked for is None.
+
+    Attributes:
+        name: for people: the built-in's or scheme's name, or the folder's or file's.
+        classes: class names, in the order of the labels.
+        input_size: (C, H, W).
+        train: without the hold-out.
+        holdout: a slice of the training split for choosing checkpoints and weights; never from the test split.
+        test: the test split.
+        flips: whether mirrored images are likely to keep their meaning. A guess: yes for colour, no for one channel
+            (digits, letters); override it where the data is otherwise (house numbers, road signs).
+        crop_padding: the shift in pixels that crops of this size usually get: H // 8, 1 for the digits.
+        notes: what was ignored, one line each.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    input_size: Size
+    train: Split | None
+    holdout: Split | None
+    test: Split | None
+    flips: bool
+    crop_padding: int
+    notes: tuple[str, ...] = ()
+
+
+def load_data(
+    spec: str,
+    *,
+    data_dir: Path | None = None,
+    image_size: int | None = None,
+    splits: Collection[Literal["train", "test"]] = ("train", "test"),
+    train_images: int | None = None,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Data:
+    """Load a data set from the disk.
+
+    Guarantees:
+        - the hold-out is a tenth of the training images, 1,000 at most, each class in proportion; it depends on the
+          images' names and the seed alone, so a folder and a tar of it have the same one;
+        - the test split is never touched by `train_images` or `seed`;
+        - nothing is downloaded, and nothing is written.
+
+    Args:
+        spec: `digits`; a folder with train/<class>/ and test/<class>/ (val/ or validation/ where there is no test/); a
+            tar file with such a tree; or a timm scheme such as `torch/cifar10`. The built-in and the schemes win over
+            files of that name: write `./digits` for a folder.
+        data_dir: root folder for timm schemes.
+        image_size: side of the square that images are resized and cropped to; None keeps their size, which must then
+            be the same for all.
+        splits: what to load. The hold-out comes with the training split.
+        train_images: keep so many training images, balanced by class, before the hold-out is cut. The digits' hold-out
+            is fixed, so there the rest of the training split is thinned.
+        seed: chooses the hold-out and the kept training images.
+        on_progress: told (what, done, total) in the calling thread.
+
+    Splits of at most 4 GiB are decoded into memory here, so that every damaged file is found before training starts;
+    larger ones are read from their files batch by batch.
+
+    Raises:
+        DataError: if the data cannot be read or is not what it should be.
+    """
+    for name, value in (("--image-size", image_size), ("--train-images", train_images)):
+        if value is not None and value < 1:
+            raise DataError(f"{name} must be at least 1, got {value}")
+    if spec == "digits":
+        return _digits(image_size, splits, train_images, seed)
+    found, notes = _found(spec, data_dir, splits, on_progress)
+    classes = agreed_classes(spec, found)
+    for split in splits:
+        if split not in found:
+            raise DataError(f"--data {spec}: expected a {split} split, found only {', '.join(found)}")
+    wanted = {split: found[split] for split in ("train", "test") if split in splits}
+    if not wanted:
+        raise DataError("at least one of the splits train and test must be asked for")
+    train_at, holdout_at = _train_and_holdout(wanted.get("train"), train_images, seed)
+    if "train" in wanted:
+        wanted["train"] = wanted["train"].subset(train_at + holdout_at)
+    size = common_size(list(wanted.values()), image_size)
+    loaded = {split: _loaded(split, items, size, image_size, on_progress) for split, items in wanted.items()}
+    train = loaded.get("train")
+    return Data(
+        name=spec if is_scheme(spec) else _TAR_SUFFIX.sub("", Path(spec).resolve().name),
+        classes=classes,
+        input_size=size,
+        train=None if train is None else train.subset(range(len(train_at))),
+        holdout=None if train is None else train.subset(range(len(train_at), len(train))),
+        test=loaded.get("test"),
+        flips=size[0] == 3,
+        crop_padding=size[1] // 8,
+        notes=notes,
+    )
+
+
+def _digits(image_size: int | None, splits: Collection[str], train_images: int | None, seed: int) -> Data:
+    parts = digits_splits(image_size)
+    train, side = parts["train"], image_size or DIGITS_SIDE
+    if train_images is not None:
+        _check_enough(train_images, len(train))
+        train = train.subset(balanced_positions(train.ids, train.labels.tolist(), train_images, seed))
+    return Data(
+        name="digits",
+        classes=tuple("0123456789"),
+        input_size=(1, side, side),
+        train=train if "train" in splits else None,
+        holdout=parts["holdout"] if "train" in splits else None,
+        test=parts["test"] if "test" in splits else None,
+        flips=False,
+        crop_padding=1,
+    )
+
+
+def _found(
+    spec: str, data_dir: Path | None, splits: Collection[str], on_progress: OnProgress | None
+) -> tuple[dict[str, Items], tuple[str, ...]]:
+    """The splits that are there, and notes."""
+    if is_scheme(spec):
+        return scheme_splits(spec, data_dir, sorted(splits), MEMORY_LIMIT)
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return tree_splits(folder_tree(path))
+    if path.is_file():
+        told = None if on_progress is None else partial(on_progress, "read archive")
+        tree, skipped = tar_tree(path, MEMORY_LIMIT, told)
+        found, notes = tree_splits(tree)
+        return found, skipped + notes
+    known = ("digits", *(f"torch/{name}" for name in TORCH_NAMES))
+    raise DataError(
+        f"--data must be an image folder, a tar file, digits or a timm scheme such as torch/cifar10, found nothing at "
+        f"{spec}{did_you_mean(spec, known)}"
+    )
+
+
+def _train_and_holdout(items: Items | None, train_images: int | None, seed: int) -> tuple[list[int], list[int]]:
+    if items is None:
+        return [], []
+    kept = list(range(len(items)))
+    if train_images is not None:
+        _check_enough(train_images, len(items))
+        kept = balanced_positions(items.ids, items.labels, train_images, seed)
+    ids, labels = [items.ids[i] for i in kept], [items.labels[i] for i in kept]
+    count = min(max(1, len(kept) // HOLDOUT_SHARE), HOLDOUT_MOST)
+    held = {kept[i] for i in holdout_positions(ids, labels, count, seed)}
+    if not held:
+        raise DataError(
+            f"the training split must have at least two images of a class, so that one can be held out, found "
+            f"{len(kept)} images of {len(set(labels))} classes; add images or raise --train-images"
+        )
+    return [i for i in kept if i not in held], sorted(held)
+
+
+def _check_enough(train_images: int, available: int) -> None:
+    if train_images > available:
+        raise DataError(
+            f"--train-images must be at most the {available} images of the training split, got {train_images}"
+        )
+
+
+def _loaded(split: str, items: Items, size: Size, image_size: int | None, on_progress: OnProgress | None) -> Split:
+    channels, height, width = size
+    total = len(items)
+    pixels: Tensor | ReadRows = partial(decoded, items, size, image_size)
+    if total * channels * height * width <= MEMORY_LIMIT:
+        told: Callable[[int], None] | None = None
+        if on_progress is not None:
+            report = partial(on_progress, f"decode {split}")
+            told = lambda done: report(done, total)  # noqa: E731
+        pixels = decoded(items, size, image_size, range(total), told)
+    return Split(torch.tensor(items.labels, dtype=torch.int64), items.ids, pixels, torch.arange(total))

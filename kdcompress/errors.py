@@ -1,0 +1,52 @@
+"""Exceptions that end a run with a clear line and a chosen exit code.
+
+A message says what was expected, what was found and what to do next; options are named as typed.
+Only `kdcompress.cli.boundary` turns these into text and exit codes.
+"""
+
+from difflib import get_close_matches
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_GATE_MISSED = 1
+EXIT_CANNOT_RUN = 2
+EXIT_BUG = 3
+EXIT_INTERRUPTED = 130
+
+
+class KdcompressError(Exception):
+    """The run cannot go on, for a reason that the user can mend: exit code 2, one line on stderr."""
+
+    exit_code = EXIT_CANNOT_RUN
+
+
+class UsageError(KdcompressError):
+    """An option has a value that makes no sense, alone or with the others."""
+
+
+class CheckpointError(KdcompressError):
+    """A model file cannot be read, or does not fit the architecture or the data."""
+
+
+class DataError(KdcompressError):
+    """A data set cannot be read, or is not what it should be."""
+
+
+class TeacherError(KdcompressError):
+    """The teacher has no robustness to hand on, or its outputs are not logits."""
+
+
+def did_you_mean(word: str, choices: Iterable[str], count: int = 3) -> str:
+    """A hint naming the choices nearest to `word`, or nothing.
+
+    >>> did_you_mean("resnet81", ["resnet18", "vit_tiny"])
+    '; did you mean resnet18?'
+    >>> did_you_mean("zzz", ["resnet18"])
+    ''
+    """
+    near = get_close_matches(word, list(choices), n=count, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+class TrainingError(KdcompressError):
+    """Training cannot go on: the loss stopped being finite."""

@@ -1,0 +1,1 @@
+"""What a network is worth: accuracy, robust accuracy, certificates, and the comparison of teacher and student."""

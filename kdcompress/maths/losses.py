@@ -1,0 +1,47 @@
+"""The terms of eq. 13 and 14, one value an example.
+
+Source: "How and When Adversarial Robustness Transfers in Knowledge Distillation?" (2021), arXiv:2110.12072, appendix.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdcompress.maths.norms import flat_norm
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """CE(f(x), y) = -f_y + log sum_j exp f_j, shape (B,), in nats (eq. 18).
+
+    Args:
+        logits: (B, K).
+        labels: (B,), integers in [0, K).
+    """
+    return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(p_t || p_s) with p = softmax(f / T), summed over classes, shape (B,), in nats (second term of eq. 13).
+
+    Departure: the source writes the arguments of KL the other way round; this is the direction of Hinton et al. (2015),
+    arXiv:1503.02531, in which the teacher is the target.
+
+    Guarantees:
+        Zero when student is teacher; never negative (to rounding); unchanged by a common shift of either's logits.
+    """
+    T = temperature
+    log_p_s = F.log_softmax(student_logits.float() / T, dim=1)
+    log_p_t = F.log_softmax(teacher_logits.float() / T, dim=1)
+    return T**2 * F.kl_div(log_p_s, log_p_t, reduction="none", log_target=True).sum(dim=1)
+
+
+def gradient_distance(student_gradient: Tensor, teacher_gradient: Tensor, p: float = 2) -> Tensor:
+    """|| grad_x CE(f^s(x), y) - grad_x CE(f^t(x), y) ||_p, not squared, shape (B,) (third term of eq. 14).
+
+    Guarantees:
+        Zero, with gradient zero, when student is teacher.
+
+    Args:
+        student_gradient, teacher_gradient: (B, C, H, W), each example's own gradient by pixels in [0,1].
+        p: 2 in eq. 14; 1 is the dual norm of Linf, the one (26) uses there.
+    """
+    return flat_norm(student_gradient.float() - teacher_gradient.float(), p)

@@ -1,0 +1,64 @@
+"""What a run tells those who watch it. The core calls back; it never prints."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Accuracy on the held-out slice, clean and under PGD-10."""
+
+    clean_accuracy: float
+    robust_accuracy: float
+    images: int
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """Robust accuracy first; clean accuracy decides between equals (KD students are often all at zero)."""
+        return (self.robust_accuracy, self.clean_accuracy)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training is. `terms` are the epoch's means so far, unweighted."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    terms: dict[str, float]
+    weights: dict[str, float]
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of metrics.jsonl: means over the epoch, and the validation where there was one."""
+
+    epoch: int
+    step: int
+    loss: float
+    terms: dict[str, float]
+    weights: dict[str, float]
+    lr: float
+    seconds: float
+    validation: Validation | None
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Callbacks; each does nothing unless given.
+
+    Attributes:
+        note: a sentence for the user.
+        count: (what is being done, done, in all, a detail).
+        step: training moved on.
+        epoch: an epoch ended.
+    """
+
+    note: Callable[[str], None] = lambda text: None
+    count: Callable[..., None] = lambda label, done, total, detail="": None
+    step: Callable[[Step], None] = lambda step: None
+    epoch: Callable[[Epoch], None] = lambda epoch: None

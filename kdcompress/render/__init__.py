@@ -1,0 +1,1 @@
+"""A result in, something to look at out."""

@@ -1,0 +1,83 @@
+"""Live progress on a terminal; plain lines where stderr is none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from kdcompress.progress import Epoch, Listener, Step
+from kdcompress.render.words import duration
+
+
+@contextmanager
+def listening(console: Console) -> Iterator[Listener]:
+    """A listener that shows a run on `console` (stderr), for as long as the block runs."""
+    with _bars(console) if console.is_terminal else _lines(console) as listener:
+        yield listener
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Listener]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True) as bars:
+
+        def show(label: str, done: int, total: int, detail: str = "") -> None:
+            if label not in tasks:
+                for task in tasks.values():  # one bar at a time: what is finished is history
+                    bars.update(task, visible=False)
+                tasks[label] = bars.add_task(label, total=total, detail=detail)
+            bars.update(tasks[label], completed=done, total=total, detail=detail)
+
+        def step(now: Step) -> None:
+            if now.terms:
+                detail = f"{terms(now.terms)}  {now.images_per_second:.0f} images/s  {duration(now.seconds_left)} left"
+                show("training", now.step, now.steps, detail)
+
+        yield Listener(
+            note=lambda text: console.print(text, highlight=False, markup=False),
+            count=show,
+            step=step,
+            epoch=lambda epoch: _tell_epoch(console, epoch),
+        )
+
+
+@contextmanager
+def _lines(console: Console) -> Iterator[Listener]:
+    def tell(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    seen: set[str] = set()
+
+    def began(label: str, done: int, total: int, detail: str = "") -> None:
+        if label not in seen:
+            seen.add(label)
+            tell(label)
+
+    yield Listener(note=tell, count=began, epoch=lambda epoch: _tell_epoch(console, epoch))
+
+
+def terms(values: dict[str, float]) -> str:
+    """Losses by name, on one line."""
+    return "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+
+
+def _tell_epoch(console: Console, epoch: Epoch) -> None:
+    if epoch.validation is None:
+        return
+    seen = epoch.validation
+    best = "  best so far" if epoch.is_best else ""
+    console.print(
+        f"epoch {epoch.epoch}: {terms(epoch.terms)}  held-out clean {seen.clean_accuracy:.3f}, "
+        f"PGD-10 {seen.robust_accuracy:.3f}{best}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

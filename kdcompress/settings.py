@@ -1,0 +1,186 @@
+"""The only home of defaults: frozen settings, checked once, saved with every result.
+
+A field's name is its option's name (`iga_weight` is `--iga-weight`), and a message names the option as typed.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from kdcompress.errors import UsageError
+from kdcompress.threat import Norm, ThreatModel, parse_eps
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Eps = Annotated[float, BeforeValidator(lambda value: parse_eps(value) if isinstance(value, str) else value)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Statistics = tuple[float, ...] | Literal["none"] | None
+"""Normalisation as given: one number a channel, `none` for no normalisation, None for "read it from the file"."""
+
+
+class Settings(BaseModel):
+    """Frozen; unknown names are errors; `Settings.of(...)` turns what pydantic finds into one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """The settings, or a UsageError that names the first wrong option as typed."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = f"--{first['loc'][0]}".replace("_", "-") if first["loc"] else "options"
+            message = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"{option}: {message[0].lower()}{message[1:]}, got {first['input']}") from None
+
+
+class DataSettings(Settings):
+    """Which images, and how they are read."""
+
+    data: str
+    data_dir: Path | None = None
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    train_images: Annotated[int, Field(ge=1)] | None = None
+
+
+class ModelFile(Settings):
+    """A network in a file, and what its file may not say."""
+
+    path: Path
+    arch: str | None = None
+    args: dict[str, Any] = {}
+    mean: Statistics = None
+    std: Statistics = None
+
+
+class ThreatSettings(Settings):
+    """The ball the adversary may choose from."""
+
+    norm: Norm = "Linf"
+    eps: Eps
+
+    @model_validator(mode="after")
+    def _ball_exists(self) -> Self:
+        _ = self.threat
+        return self
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The same, as the threat model."""
+        return ThreatModel(self.norm, self.eps)
+
+
+class RunSettings(Settings):
+    """How a network is trained, whatever the loss.
+
+    AdamW, one cycle: the learning rate rises over the first 30% of the steps and falls to zero by cosine.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    lr: Positive = 3e-3
+    weight_decay: NonNegative = 0.01
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    augment: Literal["auto", "none", "crop", "crop-flip"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Device = "auto"
+    precision: Literal["float32", "bf16"] = "float32"
+
+
+class LossSettings(Settings):
+    """Eq. 13 and 14, and where they are taken."""
+
+    ce_weight: NonNegative = 1.0
+    kl_weight: NonNegative = 1.0
+    iga_weight: NonNegative | Literal["auto"] = "auto"
+    iga_ramp: Fraction = 0.5
+    temperature: Positive = 1.0
+    input_noise: Literal["uniform", "none"] = "uniform"
+
+
+class GateSettings(Settings):
+    """What a model must reach; None means not asked."""
+
+    min_clean_accuracy: Fraction | None = None
+    min_robust_accuracy: Fraction | None = None
+    max_robust_drop: Fraction | None = None
+    max_params: Annotated[int, Field(ge=1)] | None = None
+    gate_on: Literal["point", "bound"] = "point"
+
+
+class EvaluationSettings(Settings):
+    """What is measured of a network, and on how many images.
+
+    Smoothing: n = 1,000 draws on 100 images certify at most 2.46 sigma; a published table needs n = 100,000.
+    """
+
+    attack: Annotated[str, Field(pattern=r"^(autoattack|pgd-[1-9]\d*|none)$")] = "autoattack"
+    images: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Device = "auto"
+    batch_size: Annotated[int, Field(ge=1)] = 250
+    sigma: Positive = 0.25
+    n0: Annotated[int, Field(ge=1)] = 100
+    n: Annotated[int, Field(ge=1)] = 1000
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    certify_images: Annotated[int, Field(ge=0)] = 100
+
+
+class TeacherCheckSettings(Settings):
+    """When a teacher has nothing to hand on.
+
+    Thresholds: see `kdcompress.training.teacher_check`.
+    """
+
+    check_images: Annotated[int, Field(ge=1)] = 300
+    min_pgd_share: Fraction = 0.25
+    max_remainder: Positive = 0.2
+    insist: bool = False
+
+
+class DistillSettings(Settings):
+    """Everything `kdcompress distill` was asked for."""
+
+    teacher: ModelFile
+    student: str
+    student_args: dict[str, Any] = {}
+    student_stride: Annotated[int, Field(ge=1)] | None = None
+    student_weights: Path | None = None
+    data: DataSettings
+    threat: ThreatSettings
+    loss: LossSettings = LossSettings()
+    run: RunSettings = RunSettings()
+    check: TeacherCheckSettings = TeacherCheckSettings()
+
+
+class TrainSettings(Settings):
+    """Everything `kdcompress train` was asked for: a network trained without a teacher."""
+
+    recipe: Literal["at"] = "at"
+    model: str
+    model_args: dict[str, Any] = {}
+    model_stride: Annotated[int, Field(ge=1)] | None = None
+    data: DataSettings
+    threat: ThreatSettings
+    attack_steps: Annotated[int, Field(ge=1)] = 7
+    run: RunSettings = RunSettings()
+
+
+class EvaluateSettings(Settings):
+    """Everything `kdcompress evaluate` was asked for."""
+
+    student: ModelFile | None
+    teacher: ModelFile | None
+    data: DataSettings
+    threat: ThreatSettings
+    evaluation: EvaluationSettings = EvaluationSettings()
+    gates: GateSettings = GateSettings()
+
+    @model_validator(mode="after")
+    def _something_to_evaluate(self) -> Self:
+        if self.student is None and self.teacher is None:
+            raise UsageError("evaluate needs a model file, or --teacher FILE, or both")
+        return self

@@ -1,0 +1,1 @@
+"""Training: recipes are compositions of losses, and one loop runs them all."""

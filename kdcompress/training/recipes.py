@@ -1,0 +1,102 @@
+"""What a run minimises: per-example terms, and the weight of each at every moment.
+
+A recipe is two functions. Composing them here keeps the loop ignorant of losses and the losses ignorant of training.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from kdcompress.attacks.pgd import into_ball, perturb
+from kdcompress.maths.gradients import double_backward, logits_and_input_gradient
+from kdcompress.maths.losses import cross_entropy, distillation_kl, gradient_distance
+from kdcompress.maths.norms import uniform_in_ball
+from kdcompress.settings import LossSettings
+from kdcompress.threat import ThreatModel
+
+Terms = dict[str, Tensor]
+"""Per-example losses by name, each (B,), unweighted."""
+
+AUTO_IGA = 2.0
+"""`--iga-weight auto` in units of the loss's first-order change over the ball; see `scaled_iga_weight`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """L = sum over names of weights(progress)[name] * mean(terms[name]).
+
+    Attributes:
+        terms: (network in train mode, inputs (B, C, H, W) in [0,1], labels (B,)) -> per-example terms.
+        weights: progress in [0, 1] -> the weight of each term.
+    """
+
+    terms: Callable[[nn.Module, Tensor, Tensor], Terms]
+    weights: Callable[[float], dict[str, float]]
+
+
+def scaled_iga_weight(threat: ThreatModel, dimensions: int, multiple: float = AUTO_IGA) -> float:
+    """The weight of eq. 14's gradient term that means the same on every data set and radius.
+
+    Over the ball the gradient term can change the loss by eps ||g_s - g_t||_q (Prop. 2, third line of (26)). For Linf,
+    q = 1 and ||v||_1 <= sqrt(D) ||v||_2, so eps sqrt(D) turns eq. 14's L2 norm into a loss; for L2, q = 2 and eps does.
+
+    >>> round(scaled_iga_weight(ThreatModel("Linf", 2 / 255), 3 * 32 * 32), 3)
+    0.869
+    """
+    return multiple * threat.eps * (math.sqrt(dimensions) if threat.norm == "Linf" else 1.0)
+
+
+def distillation(
+    teacher: nn.Module, loss: LossSettings, threat: ThreatModel, *, iga_weight: float, generator: Generator
+) -> Recipe:
+    """KD (eq. 13) where `iga_weight` is 0, else KDIGA (eq. 14), at x or at x plus uniform noise in the ball.
+
+    With weight 0 no input gradient is taken: the step costs what KD costs.
+
+    Args:
+        teacher: eval mode, frozen.
+        iga_weight: lambda_IGA, reached linearly over the first `loss.iga_ramp` of the run.
+        generator: draws the noise.
+    """
+
+    def terms(student: nn.Module, x: Tensor, y: Tensor) -> Terms:
+        if loss.input_noise == "uniform":
+            x = into_ball(x, uniform_in_ball(x, threat, generator), threat)
+        if iga_weight == 0:
+            with torch.no_grad():
+                f_t = teacher(x)
+            f_s = student(x)
+            return {"ce": cross_entropy(f_s, y), "kl": distillation_kl(f_s, f_t, loss.temperature)}
+        f_t, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
+        with double_backward():
+            f_s, g_s = logits_and_input_gradient(student, x, y, create_graph=True)
+        return {
+            "ce": cross_entropy(f_s, y),
+            "kl": distillation_kl(f_s, f_t, loss.temperature),
+            "iga": gradient_distance(g_s, g_t),
+        }
+
+    def weights(progress: float) -> dict[str, float]:
+        fixed = {"ce": loss.ce_weight, "kl": loss.kl_weight}
+        ramp = min(1.0, progress / loss.iga_ramp) if loss.iga_ramp > 0 else 1.0
+        return fixed | ({"iga": iga_weight * ramp} if iga_weight > 0 else {})
+
+    return Recipe(terms, weights)
+
+
+def adversarial_training(threat: ThreatModel, *, steps: int, generator: Generator) -> Recipe:
+    """CE at the inputs found by PGD against the network itself. Source: Madry et al. (2018), arXiv:1706.06083, Eq. 2.1.
+
+    The attack runs in eval mode, so that its forwards leave BatchNorm's statistics alone.
+    """
+
+    def terms(network: nn.Module, x: Tensor, y: Tensor) -> Terms:
+        network.eval()
+        x_adv = perturb(network, x, y, threat, steps=steps, generator=generator)
+        network.train()
+        return {"ce": cross_entropy(network(x_adv), y)}
+
+    return Recipe(terms, lambda progress: {"ce": 1.0})

@@ -1,0 +1,85 @@
+"""What a run leaves beside the weights: student.json."""
+
+from typing import Any, Literal, Self
+
+from kdcompress.models.record import ModelRecord
+from kdcompress.report import Result
+
+
+class TeacherRecord(Result):
+    """The teacher: its file, its size, and what the check before training measured."""
+
+    path: str
+    arch: str
+    sha256: str
+    params: int
+    macs: int
+    file_bytes: int
+    check: dict[str, Any] | None
+
+
+class Compression(Result):
+    """The student's size, and how many times smaller than the teacher's it is (None without a teacher).
+
+    Attributes:
+        macs: multiply-accumulates of one image's forward.
+        file_bytes: of the weights' file.
+    """
+
+    params: int
+    macs: int
+    file_bytes: int
+    params_ratio: float | None
+    macs_ratio: float | None
+    file_ratio: float | None
+
+    @classmethod
+    def between(cls, *, params: int, macs: int, file_bytes: int, teacher: TeacherRecord | None) -> Self:
+        """The figures of a student, and teacher / student."""
+        return cls(
+            params=params,
+            macs=macs,
+            file_bytes=file_bytes,
+            params_ratio=None if teacher is None else teacher.params / params,
+            macs_ratio=None if teacher is None else teacher.macs / max(macs, 1),
+            file_ratio=None if teacher is None else teacher.file_bytes / file_bytes,
+        )
+
+
+class ValidationRecord(Result):
+    """The validation, on the held-out slice of the training split, that chose the weights."""
+
+    epoch: int
+    clean_accuracy: float
+    robust_accuracy: float
+    images: int
+    attack: Literal["PGD-10"] = "PGD-10"
+
+
+class Cost(Result):
+    """What the run took."""
+
+    seconds: float
+    steps: int
+    device: str
+
+
+class RunRecord(Result):
+    """student.json: what made these weights.
+
+    Attributes:
+        iga_weight: the effective weight of eq. 14's gradient term; None for a run without a teacher.
+    """
+
+    schema_version: Literal["1.0"] = "1.0"
+    model: ModelRecord
+    sha256: str
+    threat_model: dict[str, Any]
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    iga_weight: float | None
+    teacher: TeacherRecord | None
+    compression: Compression
+    selected: ValidationRecord
+    cost: Cost
+    versions: dict[str, str]

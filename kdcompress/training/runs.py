@@ -1,0 +1,285 @@
+"""The two kinds of run, readable top to bottom: distil a teacher, or train a network without one.
+
+Every file error is raised before training starts; the folder appears whole at the end.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+
+from kdcompress.attacks.pgd import pgd
+from kdcompress.data import Data, Split, augment, channel_statistics, epoch_order, load_data
+from kdcompress.devices import device_name, resolve_device
+from kdcompress.errors import DataError, TeacherError
+from kdcompress.maths.randomness import generator
+from kdcompress.models.checkpoints import read_checkpoint, save_model
+from kdcompress.models.cost import macs, parameter_count
+from kdcompress.models.normalised import NormalisedModel
+from kdcompress.models.record import ModelRecord
+from kdcompress.models.students import create_student, load_starting_weights
+from kdcompress.models.teachers import LoadedModel, load_model
+from kdcompress.progress import Epoch, Listener, Validation
+from kdcompress.settings import DataSettings, DistillSettings, RunSettings, TrainSettings
+from kdcompress.threat import ThreatModel
+from kdcompress.training.folder import refuse_used, run_folder
+from kdcompress.training.loop import Fitted, fit
+from kdcompress.training.recipes import Recipe, adversarial_training, distillation, scaled_iga_weight
+from kdcompress.training.run_record import Compression, Cost, RunRecord, TeacherRecord, ValidationRecord
+from kdcompress.training.teacher_check import TeacherCheck, check_teacher
+from kdcompress.versions import versions
+
+MAKE_STUDENT = "student.safetensors"
+VALIDATION_STEPS = 10
+
+
+def distill(
+    settings: DistillSettings, out: Path, *, overwrite: bool = False, listener: Listener = Listener()
+) -> RunRecord:
+    """Train a small student from a robust teacher by eq. 13 and 14, and leave it in the folder `out`.
+
+    Raises:
+        KdcompressError: if anything the run needs is missing or wrong; nothing is left behind then.
+    """
+    run, threat = settings.run, settings.threat.threat
+    refuse_used(out, overwrite=overwrite)
+    device = resolve_device(run.device)
+    data = _training_data(settings.data, run, listener)
+    teacher = load_model(
+        settings.teacher.path,
+        arch=settings.teacher.arch,
+        args=settings.teacher.args,
+        mean=settings.teacher.mean,
+        std=settings.teacher.std,
+        classes=data.classes,
+        input_size=data.input_size,
+        option="teacher",
+    )
+    for note in teacher.notes:
+        listener.note(note)
+    student, record = new_network(
+        settings.student, settings.student_args, settings.student_stride, settings.student_weights, data, run, listener
+    )
+    teacher.model.to(device)
+    check = _checked(teacher.model, settings, _train(data), threat, device, listener)
+
+    D = math.prod(data.input_size)
+    weight = settings.loss.iga_weight
+    iga_weight = scaled_iga_weight(threat, D) if weight == "auto" else weight
+    listener.note(
+        f"loss: {settings.loss.ce_weight:g} CE + {settings.loss.kl_weight:g} T^2 KL (T = {settings.loss.temperature:g})"
+        + (f" + {iga_weight:.3g} gradient distance, ramped over {settings.loss.iga_ramp:.0%}" if iga_weight else "")
+    )
+    recipe = distillation(
+        teacher.model, settings.loss, threat, iga_weight=iga_weight, generator=generator(run.seed, "noise")
+    )
+    fitted = train_network(student, recipe, data, run, threat, device, listener)
+
+    taught = TeacherRecord(
+        path=str(settings.teacher.path),
+        arch=teacher.record.arch,
+        sha256=teacher.sha256,
+        params=parameter_count(teacher.model),
+        macs=macs(teacher.model.cpu(), data.input_size),
+        file_bytes=settings.teacher.path.stat().st_size,
+        check=None if check is None else asdict(check),
+    )
+    return _leave(
+        out, fitted, record, settings, threat=threat, data=data, device=device, teacher=taught, iga_weight=iga_weight
+    )
+
+
+def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listener: Listener = Listener()) -> RunRecord:
+    """Train any timm network robustly without a teacher (PGD adversarial training), into the folder `out`.
+
+    Raises:
+        KdcompressError: if anything the run needs is missing or wrong; nothing is left behind then.
+    """
+    run, threat = settings.run, settings.threat.threat
+    refuse_used(out, overwrite=overwrite)
+    device = resolve_device(run.device)
+    data = _training_data(settings.data, run, listener)
+    network, record = new_network(settings.model, settings.model_args, settings.model_stride, None, data, run, listener)
+    recipe = adversarial_training(threat, steps=settings.attack_steps, generator=generator(run.seed, "inner attack"))
+    fitted = train_network(network, recipe, data, run, threat, device, listener)
+    return _leave(out, fitted, record, settings, threat=threat, data=data, device=device, teacher=None, iga_weight=None)
+
+
+def new_network(
+    arch: str,
+    args: dict[str, object],
+    stride: int | None,
+    weights: Path | None,
+    data: Data,
+    run: RunSettings,
+    listener: Listener,
+) -> tuple[NormalisedModel, ModelRecord]:
+    """A timm network for the data's images and classes, normalised by the training images, seeded by the run."""
+    mean, std = channel_statistics(_train(data))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        network, record = create_student(
+            arch, args, classes=data.classes, input_size=data.input_size, total_stride=stride, mean=mean, std=std
+        )
+    if record.changes:
+        changed = ", ".join(f"{change.module}: {change.action}" for change in record.changes)
+        listener.note(f"{record.arch} was fitted to {data.input_size[1]}x{data.input_size[2]} images ({changed})")
+    if weights is not None:
+        left_out = load_starting_weights(network.network, read_checkpoint(weights).state)
+        if left_out:
+            listener.note(f"--student-weights {weights}: kept fresh: {', '.join(left_out)}")
+    return network, record
+
+
+def train_network(
+    network: NormalisedModel,
+    recipe: Recipe,
+    data: Data,
+    run: RunSettings,
+    threat: ThreatModel,
+    device: torch.device,
+    listener: Listener,
+) -> Fitted:
+    """Fit on the training split; choose the epoch on the held-out slice. The test split plays no part."""
+    images, holdout = _train(data), data.holdout
+    assert holdout is not None  # comes with the training split
+    batch_size = min(run.batch_size, len(images))
+    order, views = generator(run.seed, "order"), generator(run.seed, "views")
+    crops = run.augment in ("crop", "crop-flip", "auto")
+    flips = run.augment == "crop-flip" or (run.augment == "auto" and data.flips)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        shuffled = epoch_order(len(images), order)
+        for x, y in images.batches(batch_size, device=device, order=shuffled, drop_last=True):
+            yield augment(x, generator=views, flips=flips, crop_padding=data.crop_padding if crops else 0), y
+
+    with torch.random.fork_rng():
+        torch.manual_seed(run.seed)  # dropout and stochastic depth know only the global generator
+        return fit(
+            network.to(device),
+            recipe,
+            batches,
+            steps_per_epoch=len(images) // batch_size,
+            run=run,
+            validate=_validation(holdout, threat, run.seed, device),
+            device=device,
+            listener=listener,
+        )
+
+
+def _validation(
+    holdout: Split, threat: ThreatModel, seed: int, device: torch.device
+) -> Callable[[nn.Module], Validation]:
+    def validate(model: nn.Module) -> Validation:
+        rng: Generator = generator(seed, "validation")  # the same start every time, so that epochs can be compared
+        clean = kept = 0
+        for x, y in holdout.batches(250, device=device):
+            x_adv = pgd(model, x, y, threat, steps=VALIDATION_STEPS, generator=rng)
+            with torch.no_grad():
+                right = model(x).argmax(1) == y
+                kept += int((right & (model(x_adv).argmax(1) == y)).sum())
+            clean += int(right.sum())
+        return Validation(clean / len(holdout), kept / len(holdout), len(holdout))
+
+    return validate
+
+
+def _training_data(settings: DataSettings, run: RunSettings, listener: Listener) -> Data:
+    data = load_data(
+        settings.data,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        train_images=settings.train_images,
+        splits=("train",),
+        seed=run.seed,
+        on_progress=listener.count,
+    )
+    for note in data.notes:
+        listener.note(note)
+    images = _train(data)
+    if len(images) < 2:
+        raise DataError(f"--data {settings.data}: training needs at least 2 images beside the hold-out")
+    return data
+
+
+def _train(data: Data) -> Split:
+    assert data.train is not None  # asked for in _training_data
+    return data.train
+
+
+def _checked(
+    teacher: nn.Module,
+    settings: DistillSettings,
+    images: Split,
+    threat: ThreatModel,
+    device: torch.device,
+    listener: Listener,
+) -> TeacherCheck:
+    sample = images.shuffled(settings.check.check_images, settings.run.seed)
+    listener.note(f"checking the teacher on {len(sample)} training images")
+    check = check_teacher(teacher, sample, threat, settings.check, seed=settings.run.seed, device=device)
+    listener.note(
+        f"teacher: clean {check.clean_accuracy:.3f}, PGD-20 {check.pgd_accuracy:.3f} at {threat}, "
+        f"first-order remainder {check.remainder:.3f}"
+    )
+    if check.problems and not settings.check.insist:
+        raise TeacherError(
+            f"this teacher has too little robustness to hand on at {threat}: {'; '.join(check.problems)}. "
+            "Bring another teacher or a smaller --eps, or add --insist to go on all the same"
+        )
+    for problem in check.problems:
+        listener.note(f"going on as asked (--insist), although {problem}")
+    return check
+
+
+def _leave(
+    out: Path,
+    fitted: Fitted,
+    record: ModelRecord,
+    settings: DistillSettings | TrainSettings,
+    *,
+    threat: ThreatModel,
+    data: Data,
+    device: torch.device,
+    teacher: TeacherRecord | None,
+    iga_weight: float | None,
+) -> RunRecord:
+    """Write the student, its record and the metrics; the folder appears at once, or not at all."""
+    model = fitted.model.cpu()
+    assert isinstance(model, NormalisedModel) and fitted.best.validation is not None
+    with run_folder(out) as folder:
+        sha256 = save_model(folder / MAKE_STUDENT, model, record)
+        compression = Compression.between(
+            params=parameter_count(model),
+            macs=macs(model, data.input_size),
+            file_bytes=(folder / MAKE_STUDENT).stat().st_size,
+            teacher=teacher,
+        )
+        result = RunRecord(
+            model=record,
+            sha256=sha256,
+            threat_model={"norm": threat.norm, "eps": threat.eps},
+            data={"name": data.name, "train": len(_train(data)), "holdout": len(data.holdout or ())},
+            settings=settings.model_dump(mode="json"),
+            iga_weight=iga_weight,
+            teacher=teacher,
+            compression=compression,
+            selected=ValidationRecord(epoch=fitted.best.epoch, **asdict(fitted.best.validation)),
+            cost=Cost(seconds=round(fitted.seconds, 1), steps=fitted.steps, device=device_name(device)),
+            versions=versions(),
+        )
+        (folder / "student.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        lines = [json.dumps(_line(epoch)) for epoch in fitted.history]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return result
+
+
+def _line(epoch: Epoch) -> dict[str, object]:
+    return asdict(epoch)
+
+
+__all__ = ["LoadedModel", "distill", "new_network", "train", "train_network"]
