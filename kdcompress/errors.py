@@ -4,8 +4,8 @@ A message says what was expected, what was found and what to do next; options ar
 Only `kdcompress.cli.boundary` turns these into text and exit codes.
 """
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 EXIT_OK = 0
 EXIT_GATE_MISSED = 1

@@ -184,3 +184,16 @@ class EvaluateSettings(Settings):
         if self.student is None and self.teacher is None:
             raise UsageError("evaluate needs a model file, or --teacher FILE, or both")
         return self
+
+
+class DemoSettings(Settings):
+    """The demo's networks and budgets, sized for two CPU cores and six minutes.
+
+    examples/demo has the command that trained the teacher and the measurements behind these figures.
+    """
+
+    student: str = "resnet18"
+    student_args: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
+    threat: ThreatSettings = ThreatSettings(norm="Linf", eps=0.15)
+    run: RunSettings = RunSettings(epochs=40, batch_size=64)
+    evaluation: EvaluationSettings = EvaluationSettings(images=100, certify_images=0)

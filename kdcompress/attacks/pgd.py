@@ -20,7 +20,7 @@ def pgd(
     Guarantees:
         ||x_adv - x|| <= eps (to rounding) and x_adv in [0,1].
         The loss at the answer is never below the loss at the random start, unless the answer is misclassified.
-        More steps from the same start with the same step size never turn a success into a failure.
+        Where any iterate is misclassified, so is the answer: a later step never loses a success.
 
     Args:
         model: eval mode; its parameters receive no gradient.

@@ -138,7 +138,6 @@ def evaluate(
         )
         from kdcompress.evaluation.evaluate import evaluate as measured
         from kdcompress.render.console import evaluation
-
         from kdcompress.render.progress import listening
 
         with listening(stderr()) as listener:

@@ -15,7 +15,6 @@ from kdcompress.maths.randomness import generator
 from kdcompress.report import Rate, RobustRate
 from kdcompress.threat import ThreatModel
 
-
 OnAttack = Callable[[str, int, int, int], None]
 """Told (attack running, images done, images in all, images standing)."""
 

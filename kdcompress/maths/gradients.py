@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from kdcompress.maths.norms import full_precision
+
 
 def input_gradient(logits: Tensor, inputs: Tensor, labels: Tensor, *, create_graph: bool) -> Tensor:
     """grad_x CE(f(x), y) for each example, shape of `inputs` (B, C, H, W), in units of loss per unit of pixel.
@@ -23,9 +25,9 @@ def input_gradient(logits: Tensor, inputs: Tensor, labels: Tensor, *, create_gra
         labels: (B,), integers in [0, K).
         create_graph: keep what is needed to differentiate the result by the weights.
     """
-    loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+    loss = F.cross_entropy(full_precision(logits), labels, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, inputs, create_graph=create_graph)
-    return gradient.float()
+    return full_precision(gradient)
 
 
 def logits_and_input_gradient(
@@ -67,8 +69,13 @@ class _TwiceDifferentiable(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func in _HARDSIGMOIDS:
-            return F.relu6(args[0] + 3.0) / 6.0
+            return _hardsigmoid(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """The signature of F.hardsigmoid; never in place, which callers cannot tell from what is returned."""
+    return F.relu6(input + 3.0) / 6.0
 
 
 _HARDSIGMOIDS = frozenset({F.hardsigmoid, torch._C._nn.hardsigmoid, torch._C._nn.hardsigmoid_})

@@ -17,7 +17,7 @@ def first_order_remainder(loss: Tensor, loss_adversarial: Tensor, gradient: Tens
         loss, loss_adversarial: CE at x and at x + delta, (B,).
         gradient: grad_x CE at x, (B, C, H, W).
         delta: (B, C, H, W), usually found by PGD.
-    """  # noqa: D205
+    """
     change = loss_adversarial - loss
     missed = (change - (delta * gradient).flatten(1).sum(1)).abs().mean()
     total = change.abs().mean()

@@ -6,7 +6,7 @@ Source: "How and When Adversarial Robustness Transfers in Knowledge Distillation
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdcompress.maths.norms import flat_norm
+from kdcompress.maths.norms import flat_norm, full_precision
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (B, K).
         labels: (B,), integers in [0, K).
     """
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    return F.cross_entropy(full_precision(logits), labels, reduction="none")
 
 
 def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -29,8 +29,8 @@ def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, temperature:
         Zero when student is teacher; never negative (to rounding); unchanged by a common shift of either's logits.
     """
     T = temperature
-    log_p_s = F.log_softmax(student_logits.float() / T, dim=1)
-    log_p_t = F.log_softmax(teacher_logits.float() / T, dim=1)
+    log_p_s = F.log_softmax(full_precision(student_logits) / T, dim=1)
+    log_p_t = F.log_softmax(full_precision(teacher_logits) / T, dim=1)
     return T**2 * F.kl_div(log_p_s, log_p_t, reduction="none", log_target=True).sum(dim=1)
 
 
@@ -44,4 +44,4 @@ def gradient_distance(student_gradient: Tensor, teacher_gradient: Tensor, p: flo
         student_gradient, teacher_gradient: (B, C, H, W), each example's own gradient by pixels in [0,1].
         p: 2 in eq. 14; 1 is the dual norm of Linf, the one (26) uses there.
     """
-    return flat_norm(student_gradient.float() - teacher_gradient.float(), p)
+    return flat_norm(full_precision(student_gradient) - full_precision(teacher_gradient), p)

@@ -6,13 +6,18 @@ from torch import Generator, Tensor
 from kdcompress.threat import Norm, ThreatModel
 
 
+def full_precision(v: Tensor) -> Tensor:
+    """v in float32, or in float64 where it is that already: sums and differences of bfloat16 lose too much."""
+    return v.to(torch.promote_types(v.dtype, torch.float32))
+
+
 def flat_norm(v: Tensor, p: float) -> Tensor:
     """||v_i||_p for each example, shape (B,), with gradient zero (not NaN) where v_i = 0.
 
     Guarantees:
         The gradient at v_i = 0 is zero (a subgradient of the norm there).
-        Values and gradients are finite for every finite float32 v_i, however large or small: v is scaled by its
-        largest entry before it is squared.
+        Values and gradients are finite for every finite v_i, however large or small, unless the norm itself is beyond
+        the largest number of its type: v is scaled by its largest entry before it is squared.
 
     Args:
         v: (B, ...), any shape after the batch.

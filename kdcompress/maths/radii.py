@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdcompress.maths.norms import dual_exponent, flat_norm
+from kdcompress.maths.norms import dual_exponent, flat_norm, full_precision
 from kdcompress.threat import Norm
 
 
@@ -27,7 +27,7 @@ def first_order_radius(model: nn.Module, inputs: Tensor, labels: Tensor, norm: N
     q = dual_exponent(norm)
     with torch.enable_grad():
         x = inputs.detach().requires_grad_()
-        logits = model(x).float()
+        logits = full_precision(model(x))
         margins = logits.gather(1, labels[:, None]) - logits
         radius = torch.full((len(x),), float("inf"), device=x.device)
         for k in range(logits.shape[1]):

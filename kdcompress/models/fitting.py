@@ -32,8 +32,10 @@ RESERVED = frozenset(inspect.signature(timm.create_model).parameters) | {
 }
 
 
-def candidates(original: nn.Module, plain: ModelRecord, stride: int | None) -> Iterator[ModelRecord]:
-    """Ways to fit the network to its images, the best first; whether one works is for the caller to try.
+def candidates(original: nn.Module, plain: ModelRecord, stride: int | None) -> Iterator[tuple[ModelRecord, int]]:
+    """Ways to fit the network to its images, the best first, each with the total stride that would suit.
+
+    Whether one works, and which stride it comes to, is for the caller to try.
 
     Args:
         original: the network that `plain` builds.
@@ -54,9 +56,9 @@ def candidates(original: nn.Module, plain: ModelRecord, stride: int | None) -> I
         return plain.model_copy(update={"args": {**plain.args, **extra}, "changes": changes})
 
     if stride is None and side >= min(native[1:]):
-        yield record(at_size)
+        yield record(at_size), max(height, width)  # any stride will do
         if at_size:
-            yield record({})
+            yield record({}), max(height, width)
         return
 
     try:
@@ -70,21 +72,21 @@ def candidates(original: nn.Module, plain: ModelRecord, stride: int | None) -> I
     if stride is not None and stride > native_stride:
         raise UsageError(f"--student-stride must be at most {native_stride}, the stride of {plain.arch}, got {stride}")
 
-    def surgery(extra: Mapping[str, Any], goal: int) -> Iterator[ModelRecord]:
+    def surgery(extra: Mapping[str, Any], goal: int) -> Iterator[tuple[ModelRecord, int]]:
         try:
             changes = planned_changes(original, strided, native_stride // goal)
         except Exception:  # a strided module that does not run alone
             return
         if changes is not None:
-            yield record(extra, changes)
+            yield record(extra, changes), best
 
     patch = _patch_size(original, strided) if {"img_size", "patch_size"} <= accepted else None
     later = native_stride if patch is None else max(1, native_stride >> round(math.log2(patch)))
     # Tokens of one resolution from end to end: 8x8 of them; a pyramid ends in 4x4 like a convolutional network.
-    best = min(default_stride(side, 8 if later == 1 else 4), native_stride)
+    best = stride or min(default_stride(side, 8 if later == 1 else 4), native_stride)
     for goal in [stride] if stride is not None else _nearest_strides(best, native_stride):
         if patch is not None and "patch_size" not in plain.args:
-            yield record({**at_size, "patch_size": min(patch, max(1, goal // later))})
+            yield record({**at_size, "patch_size": min(patch, max(1, goal // later))}), best
         if at_size:
             # The network works out its later resolutions from img_size and its own strides; where those are altered
             # afterwards, it must be told the size that leads to the same resolutions.

@@ -91,14 +91,15 @@ def total_stride(network: nn.Module, input_size: Shape) -> int:
     if features is None:
         raise ValueError("forward_features returned no tensor")
     shape, width = tuple(features.shape), getattr(network, "num_features", None)
-    if len(shape) == 3:  # (B, N, C): tokens
+    if len(shape) == 3 and shape[1] > 3:  # (B, N, C): tokens
         positions = shape[1]
     elif len(shape) == 4:  # (B, C, H, W), or (B, H, W, C) in Swin and its kin
         last = shape[-1] == width and shape[1] != width
         positions = math.prod(shape[1:3]) if last else math.prod(shape[2:])
-    else:
-        positions = 1
-    return 1 << max(0, round(math.log2(math.sqrt(input_size[1] * input_size[2] / positions))))
+    else:  # class tokens or pooled features only
+        final = _levels(strided_modules(network, input_size))[-1:]
+        positions = max((m.resolution // m.stride for level in final for m in level), default=min(input_size[1:])) ** 2
+    return 1 << max(0, round(math.log2(math.sqrt(input_size[1] * input_size[2] / max(1, positions)))))
 
 
 def planned_changes(network: nn.Module, strided: Sequence[StridedModule], factor: int) -> tuple[Change, ...] | None:
@@ -117,10 +118,9 @@ def planned_changes(network: nn.Module, strided: Sequence[StridedModule], factor
         The changes in order; None if there are not strides enough to remove.
     """
     changes: list[Change] = []
-    for resolution in sorted({module.resolution for module in strided}, reverse=True):
+    for level in _levels(strided):
         if factor <= 1:
             break
-        level = [module for module in strided if module.resolution == resolution]
         stride = min(module.stride for module in level)
         wanted = max(1, stride // factor)
         wanted = 1 << int(math.log2(wanted))
@@ -145,6 +145,19 @@ def apply_changes(network: nn.Module, changes: Iterable[Change]) -> None:
         if change.pad != (0, 0):
             # A hook and not the module's own padding: that has no uneven form, and subclasses read it differently.
             module.register_forward_pre_hook(partial(_pad_input, change.pad * 2))
+
+
+def skips_pixels(network: nn.Module, input_size: Shape) -> bool:
+    """Whether the first layer takes patches that are smaller than the distance between them."""
+    found = next((m for m in strided_modules(network, input_size) if m.input_shape[1] == input_size[0]), None)
+    kernel = getattr(network.get_submodule(found.name), "kernel_size", None) if found else None
+    return found is not None and isinstance(kernel, tuple) and min(kernel) < found.stride
+
+
+def _levels(strided: Sequence[StridedModule]) -> list[list[StridedModule]]:
+    """Modules that run at one resolution, from the image onwards."""
+    resolutions = sorted({module.resolution for module in strided}, reverse=True)
+    return [[module for module in strided if module.resolution == resolution] for resolution in resolutions]
 
 
 def _change(network: nn.Module, found: StridedModule, stride: int) -> Change:

@@ -12,7 +12,7 @@ from kdcompress.models.arguments import as_json_value, as_python_value, parse_ar
 from kdcompress.models.fitting import RESERVED, accepted_arguments, candidates, one_line
 from kdcompress.models.normalised import NormalisedModel
 from kdcompress.models.record import ModelRecord
-from kdcompress.models.small_images import Shape, apply_changes
+from kdcompress.models.small_images import Shape, apply_changes, skips_pixels
 from kdcompress.models.small_images import total_stride as measured_stride
 
 __all__ = ["build_student", "create_student", "load_starting_weights", "parse_arguments"]
@@ -33,7 +33,7 @@ def create_student(
     Images smaller than those the network was made for would end as one position. So the earliest strides become 1 (same
     weights, pools removed) until at least 4x4 positions are left; a network with `patch_size` gets smaller patches (8x8
     tokens, or 4x4 in its last stage) and one with `img_size` the images' size, unless `args` names them. If the network
-    cannot take that stride, the nearest is chosen that it can take, larger ones first.
+    cannot take that stride, the nearest is chosen that it can take.
 
     Guarantees:
         * the student does a forward and a backward at `input_size` in train mode with a batch of 2;
@@ -135,11 +135,25 @@ def _refuse_reserved(args: Mapping[str, Any]) -> None:
 def _fitted(plain: ModelRecord, stride: int | None) -> ModelRecord:
     """`plain` with the arguments and changes that its images need."""
     reasons: list[str] = []
-    for record in candidates(build_student(plain), plain, stride):
-        reason = _why_it_fails(record, None if "patch_size" in plain.args else stride)
-        if reason is None:
+    working: list[tuple[int, ModelRecord]] = []
+    for record, wanted in candidates(build_student(plain), plain, stride):
+        try:
+            found = _stride_in_training(record)
+        except Exception as error:  # whatever a network may raise on images that it was not made for
+            reasons.append(one_line(error))
+            continue
+        patched = "patch_size" in record.args and "patch_size" not in plain.args
+        if patched and skips_pixels(build_student(record), record.input_size):
+            reasons.append(f"with patch_size={record.args['patch_size']} it skips pixels")
+        elif stride is not None and patched and found != stride:
+            # A later stride made up for the smaller patches. Surgery keeps to its goal by construction.
+            reasons.append(f"with patch_size={record.args['patch_size']} its stride is {found}")
+        elif stride is not None or found <= wanted:
             return record
-        reasons.append(reason)
+        else:
+            working.append((found, record))
+    if working:
+        return min(working, key=lambda pair: pair[0])[1]
     channels, height, width = plain.input_size
     # The first candidate is the one that would suit best, so its failure says most.
     reason = reasons[0] if reasons else "its strides cannot be reduced so far"
@@ -149,24 +163,15 @@ def _fitted(plain: ModelRecord, stride: int | None) -> ModelRecord:
     )
 
 
-def _why_it_fails(record: ModelRecord, stride: int | None) -> str | None:
-    """One line if the network cannot be trained at its image size, else None."""
-    try:
-        network = build_student(record).train()
-        inputs = torch.rand(2, *record.input_size)
-        logits = network(inputs)
-        if not isinstance(logits, Tensor) or logits.shape != (2, len(record.classes)):
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            return f"its output must be logits of shape (2, {len(record.classes)}), got {found}"
-        torch.autograd.backward(logits.sum())
-        # Surgery reaches its goal by construction; smaller patches may be made up for by a later stride.
-        if stride is not None and "patch_size" in record.args:
-            measured = measured_stride(network, record.input_size)
-            if measured != stride:
-                return f"with patch_size={record.args['patch_size']} its stride is {measured}"
-    except Exception as error:  # whatever a network may raise on images that it was not made for
-        return one_line(error)
-    return None
+def _stride_in_training(record: ModelRecord) -> int:
+    """The total stride at its image size of a network that is trained for a step; raises what the network raises."""
+    network = build_student(record).train()
+    logits = network(torch.rand(2, *record.input_size))
+    if not isinstance(logits, Tensor) or logits.shape != (2, len(record.classes)):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"its output must be logits of shape (2, {len(record.classes)}), got {found}")
+    torch.autograd.backward(logits.sum())
+    return measured_stride(network, record.input_size)
 
 
 def _why_not_built(record: ModelRecord, error: Exception) -> str:

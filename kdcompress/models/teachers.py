@@ -89,9 +89,12 @@ def load_model(
     if checkpoint.record is not None:
         record, network = _from_record(checkpoint, checkpoint.record, arch, args, flags)
         notes: list[str] = []
+        _load(network, checkpoint, record.source, record.arch)
         statistics = chosen_normalisation(checkpoint, record.input_size[0], mean, std, flags)
     else:
         source, name, built_with, network, notes = _from_foreign(checkpoint, arch, args or {}, classes, flags)
+        # Before the normalisation is asked for: with the wrong architecture that question is idle.
+        _load(network, checkpoint, source, name)
         size = input_size or _own_size(network, built_with, checkpoint.state)
         if _normalises_itself(network):
             statistics = leave_normalisation(mean, std, name, flags)
@@ -107,7 +110,6 @@ def load_model(
             mean=statistics[0],
             std=statistics[1],
         )
-    _load(network, checkpoint, record)
     model = NormalisedModel(network, *statistics).eval().requires_grad_(False)
     outputs = _dummy_outputs(model, input_size or record.input_size, path, flags)
     if classes is not None:
@@ -244,10 +246,10 @@ def _stored(args: Mapping[str, Any], flags: Flags) -> dict[str, Any]:
     return {key: as_json_value(value, f"{flags.arg} {key}") for key, value in args.items()}
 
 
-def _load(network: nn.Module, checkpoint: Checkpoint, record: ModelRecord) -> None:
+def _load(network: nn.Module, checkpoint: Checkpoint, source: Source, arch: str) -> None:
     state: Mapping[str, Tensor] = checkpoint.state
-    if record.source == "layout":
-        state = layout_state(record.arch, state)
+    if source == "layout":
+        state = layout_state(arch, state)
     if checkpoint.buffers and _normalises_itself(network):
         state = {**state, **checkpoint.buffers}
     load_state(network, state, what=str(checkpoint.path))

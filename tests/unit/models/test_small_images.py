@@ -9,6 +9,7 @@ from kdcompress.models.small_images import (
     apply_changes,
     default_stride,
     planned_changes,
+    skips_pixels,
     strided_modules,
     total_stride,
 )
@@ -141,6 +142,22 @@ def test_a_module_that_runs_at_two_resolutions_is_not_touched():
     pool = nn.MaxPool2d(2, 2)
     assert strided_modules(nn.Sequential(pool, nn.Conv2d(3, 3, 2, 2), pool), (3, 64, 64)) != []
     assert [m.name for m in strided_modules(nn.Sequential(pool, nn.Conv2d(3, 3, 2, 2), pool), (3, 64, 64))] == ["1"]
+
+
+@pytest.mark.parametrize(("kernel", "skips"), [(1, True), (3, True), (4, False), (7, False)])
+def test_a_first_layer_with_patches_smaller_than_their_distance_skips_pixels(kernel, skips):
+    assert skips_pixels(nn.Sequential(nn.Conv2d(3, 4, kernel, 4, kernel // 2)), (3, 32, 32)) is skips
+
+
+def test_without_tokens_or_a_map_the_total_stride_is_that_of_the_strided_modules():
+    class Pooled(Pyramid):
+        def forward_features(self, x):
+            return super().forward_features(x).mean((2, 3))
+
+        def forward(self, x):
+            return self.head(self.forward_features(x))
+
+    assert total_stride(Pooled(), (3, 256, 256)) == 32
 
 
 @pytest.mark.parametrize(("side", "stride"), [(224, 32), (64, 16), (32, 8), (28, 4), (16, 4), (8, 2), (4, 1), (1, 1)])

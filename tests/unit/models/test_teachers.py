@@ -178,6 +178,14 @@ def test_without_a_normalisation_the_user_is_asked(tmp_path: Path, randomised: R
         load_model(path, option="")
 
 
+def test_a_wrong_architecture_is_told_before_the_normalisation_is_asked_for(
+    tmp_path: Path, randomised: Randomise
+) -> None:
+    path = saved(tmp_path / "t.pt", layout("cifar_resnet", randomised).state_dict())
+    with pytest.raises(CheckpointError, match="expected the weights of ResNet"):
+        load_model(path, arch="resnet18")
+
+
 def test_one_number_stands_for_all_channels(tmp_path: Path, randomised: Randomise) -> None:
     path = saved(tmp_path / "t.pt", layout("cifar_resnet", randomised).state_dict())
     assert load_model(path, mean=[0.5], std=[0.25]).record.std == (0.25, 0.25, 0.25)
