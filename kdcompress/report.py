@@ -15,7 +15,8 @@ SCHEMA_VERSION = "1.0"
 class Result(BaseModel):
     """Frozen; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # The schema tells readers that a key with a default is always written.
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
 
 
 class Rate(Result):

@@ -17,6 +17,8 @@ def boundary() -> Iterator[None]:
     """Known errors end in one line and exit code 2, an interrupt in 130, anything else in a traceback and 3."""
     try:
         yield
+    except typer.Exit:  # a command that chose its exit code
+        raise
     except KdcompressError as error:
         _stop(f"error: {' '.join(str(error).split())}", error.exit_code)
     except KeyboardInterrupt:

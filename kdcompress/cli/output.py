@@ -1,6 +1,7 @@
 """Where text goes: results to stdout, everything else to stderr."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def emit(json: str, table: RenderableType, form: Format) -> None:
         print(json)
     else:
         show(Console(), table)
+    sys.stdout.flush()  # a reader who left is heard of here, not when Python has gone
 
 
 def refuse_unwritable(path: Path | None) -> None:

@@ -69,13 +69,8 @@ class _TwiceDifferentiable(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func in _HARDSIGMOIDS:
-            return _hardsigmoid(*args, **(kwargs or {}))
+            return F.relu6(args[0] + 3.0) / 6.0
         return func(*args, **(kwargs or {}))
-
-
-def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    """The signature of F.hardsigmoid; never in place, which callers cannot tell from what is returned."""
-    return F.relu6(input + 3.0) / 6.0
 
 
 _HARDSIGMOIDS = frozenset({F.hardsigmoid, torch._C._nn.hardsigmoid, torch._C._nn.hardsigmoid_})

@@ -44,7 +44,8 @@ def figures(report: Report) -> Table:
     ratio = {key: f"{value:.2f}x" for key, value in report.ratios.items()}
 
     def row(title: str, cells: list[str], key: str = "") -> None:
-        table.add_row(title, *cells, *([ratio.get(key, "")] if report.ratios else []))
+        # Text, since a path in brackets would be read as markup.
+        table.add_row(title, *map(Text, cells), *([ratio.get(key, "")] if report.ratios else []))
 
     row("network", [model.arch for model in models])
     row("parameters", [count(model.params) for model in models], "params")

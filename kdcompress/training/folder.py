@@ -15,23 +15,35 @@ def refuse_used(out: Path, *, overwrite: bool) -> None:
     """Stop before any work is done where `out` cannot become this run's folder.
 
     Raises:
-        UsageError: if `out` holds anything and `overwrite` is off; if it holds files of no run (never deleted); if its
-            parent is missing or cannot be written.
+        UsageError: if `out` holds anything and `overwrite` is off; if it holds files of no run (never deleted); if it
+            cannot be made or written.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out must be a folder, got the file {out}")
-    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    try:
+        found = _names(out)
+        _try_to_write(out)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror or error}; name another folder") from error
     foreign = [name for name in found if name not in RUN_FILES]
     if foreign:
         raise UsageError(f"--out {out} holds {foreign[0]}, which no run wrote; name a new folder")
     if found and not overwrite:
         raise UsageError(f"--out {out} already holds a run ({', '.join(found)}); name a new folder, or add --overwrite")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent):
-            pass
-    except OSError as error:
-        raise UsageError(f"--out {out} cannot be written: {error.strerror or error}") from error
+
+
+def _names(out: Path) -> list[str]:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out must be a folder, got the file {out}; name a new folder")
+    if out.is_mount():  # it could not be renamed, which would be found out after the training
+        raise UsageError(f"--out must be a folder of its own, got the mount point {out}; name a folder inside it")
+    return sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+
+
+def _try_to_write(out: Path) -> None:
+    """Write beside `out`, or in the nearest folder above it that is there: missing ones are made at the end only."""
+    out = out.resolve()
+    there = next(folder for folder in out.parents if folder.exists())
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=there):
+        pass
 
 
 @contextmanager
@@ -40,6 +52,8 @@ def run_folder(out: Path) -> Iterator[Path]:
 
     An old run in `out` stays until the new one is whole.
     """
+    out = out.resolve()  # a link to a folder stays a link
+    out.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         yield making
@@ -47,8 +61,13 @@ def run_folder(out: Path) -> Iterator[Path]:
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
             out.replace(old / out.name)
-            making.replace(out)
-            shutil.rmtree(old)
+            try:
+                making.replace(out)
+            except BaseException:
+                (old / out.name).replace(out)
+                old.rmdir()
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         else:
             making.replace(out)
     finally:

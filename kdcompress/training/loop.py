@@ -20,7 +20,7 @@ Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 READ_EVERY = 10
 """Steps between readings of the running means: each reading waits for the device."""
 
-VALIDATIONS = 10
+VALIDATIONS = 5
 """How often a run is validated: the held-out slice costs 11 passes (clean and PGD-10) each time."""
 
 
@@ -65,7 +65,7 @@ def fit(
     """Minimise the recipe's loss with AdamW and one cycle of the learning rate; keep the best averaged weights.
 
     Raises:
-        TrainingError: if the loss stops being finite.
+        TrainingError: if the loss or a weight stops being finite.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.lr, weight_decay=run.weight_decay)
     steps = run.epochs * steps_per_epoch
@@ -110,6 +110,11 @@ def fit(
         if not math.isfinite(loss_mean):
             raise TrainingError(
                 f"the loss must stay finite, got {loss_mean} in epoch {epoch} ({_render(averages)}); "
+                "lower --lr or --iga-weight, or lengthen --iga-ramp"
+            )
+        if not all(bool(torch.isfinite(value).all()) for value in average.module.state_dict().values()):
+            raise TrainingError(
+                f"the weights must stay finite, got infinity or NaN in epoch {epoch} at a loss of {loss_mean:.3g}; "
                 "lower --lr or --iga-weight, or lengthen --iga-ramp"
             )
         validation = validate(average.module) if epoch % every == 0 or epoch == run.epochs else None

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from kdcompress.attacks.pgd import pgd
 from kdcompress.data import Data, Split, augment, channel_statistics, epoch_order, load_data
 from kdcompress.devices import device_name, resolve_device
-from kdcompress.errors import DataError, TeacherError
+from kdcompress.errors import DataError, TeacherError, UsageError
 from kdcompress.maths.randomness import generator
 from kdcompress.models.checkpoints import read_checkpoint, save_model
 from kdcompress.models.cost import macs, parameter_count
@@ -103,7 +103,12 @@ def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listen
     refuse_used(out, overwrite=overwrite)
     device = resolve_device(run.device)
     data = _training_data(settings.data, run, listener)
-    network, record = new_network(settings.model, settings.model_args, settings.model_stride, None, data, run, listener)
+    try:
+        network, record = new_network(
+            settings.model, settings.model_args, settings.model_stride, None, data, run, listener
+        )
+    except UsageError as error:  # it speaks of the options of `distill`
+        raise UsageError(str(error).replace("--student", "--model")) from error
     recipe = adversarial_training(threat, steps=settings.attack_steps, generator=generator(run.seed, "inner attack"))
     fitted = train_network(network, recipe, data, run, threat, device, listener)
     return _leave(out, fitted, record, settings, threat=threat, data=data, device=device, teacher=None, iga_weight=None)

@@ -91,7 +91,7 @@ def check_teacher(
             f"it keeps {pgd_accuracy:.3f} of a clean accuracy of {accuracy:.3f} under PGD-{PGD_STEPS} at {threat}; "
             f"a teacher should keep at least {settings.min_pgd_share:g} of it"
         )
-    if remainder > settings.max_remainder:
+    if not remainder <= settings.max_remainder:  # NaN too
         problems.append(
             f"its loss is not linear in the ball: the gradient misses {remainder:.3f} of the change; "
             f"expected at most {settings.max_remainder:g}"

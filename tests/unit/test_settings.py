@@ -1,0 +1,136 @@
+"""Settings: checked once, one line an error, the option named as typed."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from kdcompress.errors import UsageError
+from kdcompress.settings import (
+    DataSettings,
+    DistillSettings,
+    EvaluateSettings,
+    EvaluationSettings,
+    GateSettings,
+    LossSettings,
+    ModelFile,
+    RunSettings,
+    Settings,
+    TeacherCheckSettings,
+    ThreatSettings,
+    TrainSettings,
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "value", "said"),
+    [
+        (RunSettings, {"epochs": 0}, ["--epochs", "1", "got 0"]),
+        (RunSettings, {"batch_size": 1}, ["--batch-size", "2", "got 1"]),
+        (RunSettings, {"lr": 0}, ["--lr", "greater than 0", "got 0"]),
+        (RunSettings, {"lr": float("nan")}, ["--lr", "finite", "got nan"]),
+        (RunSettings, {"lr": float("inf")}, ["--lr", "finite", "got inf"]),
+        (RunSettings, {"weight_decay": -1}, ["--weight-decay", "got -1"]),
+        (RunSettings, {"ema": 1}, ["--ema", "less than 1", "got 1"]),
+        (RunSettings, {"seed": -1}, ["--seed", "got -1"]),
+        (RunSettings, {"augment": "mixup"}, ["--augment", "'crop'", "got mixup"]),
+        (RunSettings, {"device": "tpu"}, ["--device", "cuda", "got tpu"]),
+        (RunSettings, {"device": "cuda:"}, ["--device", "got cuda:"]),
+        (RunSettings, {"precision": "fp16"}, ["--precision", "'bf16'", "got fp16"]),
+        (LossSettings, {"iga_weight": -1}, ["--iga-weight", "got -1"]),
+        (LossSettings, {"iga_weight": "nan"}, ["--iga-weight", "got nan"]),
+        (LossSettings, {"iga_weight": "much"}, ["--iga-weight", "got much"]),
+        (LossSettings, {"iga_ramp": 1.1}, ["--iga-ramp", "1", "got 1.1"]),
+        (LossSettings, {"temperature": 0}, ["--temperature", "got 0"]),
+        (LossSettings, {"kl_weight": -0.1}, ["--kl-weight", "got -0.1"]),
+        (LossSettings, {"ce_weight": float("inf")}, ["--ce-weight", "got inf"]),
+        (LossSettings, {"input_noise": "gauss"}, ["--input-noise", "'uniform'", "got gauss"]),
+        (GateSettings, {"min_clean_accuracy": 75}, ["--min-clean-accuracy", "1", "got 75"]),
+        (GateSettings, {"min_robust_accuracy": -0.1}, ["--min-robust-accuracy", "got -0.1"]),
+        (GateSettings, {"max_robust_drop": 3}, ["--max-robust-drop", "got 3"]),
+        (GateSettings, {"max_params": 0}, ["--max-params", "got 0"]),
+        (GateSettings, {"gate_on": "mean"}, ["--gate-on", "'bound'", "got mean"]),
+        (EvaluationSettings, {"attack": "pgd-0"}, ["--attack", "autoattack", "got pgd-0"]),
+        (EvaluationSettings, {"attack": "pgd"}, ["--attack", "pgd-", "got pgd"]),
+        (EvaluationSettings, {"images": 0}, ["--images", "got 0"]),
+        (EvaluationSettings, {"certify_images": -1}, ["--certify-images", "got -1"]),
+        (EvaluationSettings, {"alpha": 1}, ["--alpha", "got 1"]),
+        (EvaluationSettings, {"sigma": 0}, ["--sigma", "got 0"]),
+        (EvaluationSettings, {"n0": 0}, ["--n0", "got 0"]),
+        (EvaluationSettings, {"n": 0}, ["--n:", "got 0"]),
+        (ThreatSettings, {"eps": "8"}, ["--eps", "(0, 1]", "got 8", "did you mean 8/255?"]),
+        (ThreatSettings, {"eps": "0"}, ["--eps", "got 0"]),
+        (ThreatSettings, {"eps": "nan"}, ["--eps", "got nan"]),
+        (ThreatSettings, {"eps": "8/0"}, ["--eps", "8/255", "got 8/0"]),
+        (ThreatSettings, {"eps": "wide"}, ["--eps", "number", "got wide"]),
+        (ThreatSettings, {"eps": "0.1", "norm": "L1"}, ["--norm", "Linf", "L2", "got L1"]),
+        (DataSettings, {"data": "digits", "image_size": 0}, ["--image-size", "got 0"]),
+        (DataSettings, {"data": "digits", "train_images": 0}, ["--train-images", "got 0"]),
+        (RunSettings, {"epoch": 3}, ["--epoch", "got 3"]),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_option_what_was_expected_and_what_was_found(
+    settings: type[Settings], value: dict[str, object], said: list[str]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings.of(**value)
+    message = str(caught.value)
+    assert all(part in message for part in said), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        (RunSettings, {"epochs": 1, "batch_size": 2, "ema": 0.0, "seed": 0, "weight_decay": 0.0}),
+        (LossSettings, {"ce_weight": 0.0, "kl_weight": 0.0, "iga_weight": 0.0, "iga_ramp": 0.0}),
+        (LossSettings, {"iga_ramp": 1.0, "iga_weight": "auto"}),
+        (GateSettings, {"min_clean_accuracy": 0.0, "min_robust_accuracy": 1.0, "max_robust_drop": 0.0}),
+        (EvaluationSettings, {"attack": "pgd-1", "certify_images": 0, "images": 1}),
+        (ThreatSettings, {"eps": 1.0}),
+        (ThreatSettings, {"eps": 100.0, "norm": "L2"}),
+        (RunSettings, {"device": "cuda:1"}),
+    ],
+)
+def test_the_edges_of_what_is_allowed_are_allowed(settings: type[Settings], value: dict[str, object]) -> None:
+    kept = settings.of(**value).model_dump()
+    assert {name: kept[name] for name in value} == value
+
+
+def test_a_radius_may_be_written_as_a_fraction() -> None:
+    assert ThreatSettings.of(eps="8/255").threat.eps == 8 / 255
+
+
+def test_an_iga_weight_typed_as_a_number_is_that_number_and_auto_stays_auto() -> None:
+    assert LossSettings.of(iga_weight="0.5").iga_weight == 0.5
+    assert LossSettings.of(iga_weight="0").iga_weight == 0
+    assert LossSettings.of(iga_weight="auto").iga_weight == "auto"
+
+
+def test_settings_cannot_be_changed() -> None:
+    run = RunSettings()
+    with pytest.raises(ValidationError):
+        run.epochs = 3  # type: ignore[misc]
+
+
+def test_an_evaluation_needs_a_model() -> None:
+    with pytest.raises(UsageError, match="--teacher"):
+        EvaluateSettings.of(
+            student=None, teacher=None, data=DataSettings(data="digits"), threat=ThreatSettings(eps=0.1)
+        )
+
+
+def test_settings_survive_the_json_in_which_a_run_records_them() -> None:
+    threat, data = ThreatSettings(norm="L2", eps=0.5), DataSettings(data="digits", data_dir=Path("there"))
+    distilled = DistillSettings(
+        teacher=ModelFile(path=Path("t.pt"), mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3), args={"depth": 4}),
+        student="resnet18",
+        data=data,
+        threat=threat,
+        loss=LossSettings(iga_weight=0.25),
+        check=TeacherCheckSettings(insist=True),
+    )
+    trained = TrainSettings(model="resnet18", data=data, threat=threat)
+    evaluated = EvaluateSettings(student=ModelFile(path=Path("s.pt"), mean="none"), teacher=None, data=data, threat=threat)
+    for settings in (distilled, trained, evaluated):
+        assert type(settings).model_validate_json(settings.model_dump_json()) == settings

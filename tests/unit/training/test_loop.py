@@ -1,0 +1,245 @@
+"""The loop: AdamW, one cycle, averaged weights, the best epoch, and no number that is not finite."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdcompress.errors import TrainingError
+from kdcompress.progress import Epoch, Listener, Step, Validation
+from kdcompress.settings import RunSettings
+from kdcompress.training.loop import READ_EVERY, Fitted, fit
+from kdcompress.training.recipes import Recipe
+
+CPU = torch.device("cpu")
+SQUARE = Recipe(lambda net, x, y: {"square": (net(x)[:, 0] - y).square()}, lambda progress: {"square": 1.0})
+Score = Callable[[nn.Module], Validation]
+
+
+def flat(model: nn.Module) -> Validation:
+    return Validation(0.5, 0.5, 10)
+
+
+def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    random = torch.Generator().manual_seed(epoch)
+    for _ in range(3):
+        x = torch.randn(4, 2, generator=random)
+        yield x, x.sum(1)
+
+
+def start() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(2, 1)
+
+
+def run_fit(
+    recipe: Recipe = SQUARE,
+    *,
+    model: nn.Module | None = None,
+    validate: Score = flat,
+    listener: Listener = Listener(),
+    steps: int = 3,
+    data: Callable[[int], Iterator[tuple[Tensor, Tensor]]] = batches,
+    **run: object,
+) -> Fitted:
+    settings = RunSettings.of(**({"epochs": 2, "lr": 0.1, "ema": 0.9} | run))
+    return fit(
+        model or start(),
+        recipe,
+        data,
+        steps_per_epoch=steps,
+        run=settings,
+        validate=validate,
+        device=CPU,
+        listener=listener,
+    )
+
+
+def naive(epochs: int, ema: float) -> tuple[nn.Module, list[Tensor], list[float]]:
+    """The same run by hand: (network, its average, learning rates)."""
+    net, steps = start(), 3 * epochs
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+    average, rates = [weight.detach().clone() for weight in net.parameters()], []
+    step = 0
+    for epoch in range(1, epochs + 1):
+        for x, y in batches(epoch):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.zero_grad()
+            (net(x)[:, 0] - y).square().mean().backward()
+            optimizer.step()
+            schedule.step()
+            step += 1
+            # The decay grows from 0 to `ema`: 1 - t^(-2/3) at step t, so that the start is soon forgotten.
+            decay = min(ema, 1 - step ** (-2 / 3))
+            average = [decay * a + (1 - decay) * w.detach() for a, w in zip(average, net.parameters(), strict=True)]
+    return net, average, rates
+
+
+def test_what_is_kept_is_the_average_of_the_weights_not_the_last_ones() -> None:
+    fitted = run_fit(epochs=4)
+    raw, average, _ = naive(4, 0.9)
+    kept = list(fitted.model.parameters())
+    for found, wanted, last in zip(kept, average, raw.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)  # float32, sums in another order
+        assert (found - last).abs().max() > 1e-3
+
+
+def test_an_average_with_decay_zero_is_the_last_weights() -> None:
+    for found, last in zip(run_fit(ema=0.0).model.parameters(), naive(2, 0.0)[0].parameters(), strict=True):
+        torch.testing.assert_close(found, last, rtol=1e-6, atol=1e-7)  # float32
+
+
+def test_the_networks_given_back_is_frozen_and_in_eval_mode() -> None:
+    model = run_fit().model
+    assert not model.training
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_the_epoch_of_the_best_validation_is_kept_with_its_weights() -> None:
+    scores = iter([0.1, 0.9, 0.5])
+    seen: list[dict[str, Tensor]] = []
+
+    def validate(model: nn.Module) -> Validation:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return Validation(1.0, next(scores), 10)
+
+    fitted = run_fit(epochs=3, validate=validate)
+    assert fitted.best.epoch == 2
+    assert [epoch.is_best for epoch in fitted.history] == [True, True, False]
+    for name, value in fitted.model.state_dict().items():
+        assert torch.equal(value, seen[1][name])
+        assert not torch.equal(value, seen[2][name])
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([(0.9, 0.2), (0.5, 0.3)], 2),  # robust accuracy first
+        ([(0.5, 0.3), (0.9, 0.2)], 1),
+        ([(0.9, 0.0), (0.8, 0.0)], 1),  # clean accuracy between equals
+        ([(0.8, 0.0), (0.9, 0.0)], 2),
+        ([(0.8, 0.3), (0.8, 0.3)], 2),  # the later of equals
+    ],
+)
+def test_robust_accuracy_chooses_then_clean_accuracy_then_the_later_epoch(
+    scores: list[tuple[float, float]], best: int
+) -> None:
+    given = iter(scores)
+    assert run_fit(validate=lambda model: Validation(*next(given), 10)).best.epoch == best
+
+
+def test_validation_sees_the_averaged_network_in_eval_mode() -> None:
+    modes, weights = [], []
+
+    def validate(model: nn.Module) -> Validation:
+        modes.append(model.training)
+        weights.append([value.clone() for value in model.parameters()])
+        return flat(model)
+
+    run_fit(epochs=1, ema=0.9, validate=validate)
+    assert modes == [False]
+    for found, wanted in zip(weights[0], naive(1, 0.9)[1], strict=True):
+        assert found.shape == wanted.shape
+    raw = list(naive(1, 0.0)[0].parameters())
+    assert any((a - b).abs().max() > 1e-4 for a, b in zip(weights[0], raw, strict=True))
+
+
+@pytest.mark.parametrize(("epochs", "validated"), [(1, [1]), (3, [1, 2, 3]), (25, [3, 6, 9, 12, 15, 18, 21, 24, 25])])
+def test_long_runs_are_validated_about_ten_times_and_always_at_the_end(epochs: int, validated: list[int]) -> None:
+    history = run_fit(epochs=epochs).history
+    assert [epoch.epoch for epoch in history if epoch.validation is not None] == validated
+    assert [epoch.epoch for epoch in history] == list(range(1, epochs + 1))
+
+
+def test_an_epochs_line_has_the_means_of_its_terms_and_their_weighted_sum() -> None:
+    def terms(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        values = net(x)[:, 0]
+        return {"a": values.square(), "b": values.abs()}
+
+    seen: list[tuple[float, float]] = []
+
+    def spied(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        found = terms(net, x, y)
+        seen.append((found["a"].detach().mean().item(), found["b"].detach().mean().item()))
+        return found
+
+    recipe = Recipe(spied, lambda progress: {"a": 2.0, "b": 0.5})
+    last = run_fit(recipe, epochs=2).history[-1]
+    a, b = (sum(step[i] for step in seen[3:]) / 3 for i in (0, 1))
+    assert last.terms == {"a": pytest.approx(a, rel=1e-5), "b": pytest.approx(b, rel=1e-5)}  # float32 sums
+    assert last.loss == pytest.approx(2 * a + 0.5 * b, rel=1e-5)
+    assert last.weights == {"a": 2.0, "b": 0.5}
+    assert last.step == 6
+
+
+def test_the_weights_are_asked_for_at_the_share_of_the_run_that_is_done() -> None:
+    asked: list[float] = []
+    run_fit(Recipe(SQUARE.terms, lambda progress: asked.append(progress) or {"square": 1.0}))
+    assert asked == [pytest.approx(step / 6) for step in range(6)]
+
+
+def test_the_listener_hears_every_step_and_epoch() -> None:
+    steps: list[Step] = []
+    epochs: list[Epoch] = []
+    fitted = run_fit(epochs=4, listener=Listener(step=steps.append, epoch=epochs.append))
+    assert [step.step for step in steps] == list(range(1, 13))
+    assert {step.steps for step in steps} == {12} and fitted.steps == 12
+    assert [step.epoch for step in steps] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert [bool(step.terms) for step in steps] == [step.step in (READ_EVERY, 12) for step in steps]
+    assert steps[-1].seconds_left == 0 and all(step.images_per_second > 0 for step in steps)
+    assert tuple(epochs) == fitted.history
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
+def test_runs_of_few_steps_end_well(steps: int) -> None:
+    def few(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(steps):
+            yield torch.ones(2, 2), torch.zeros(2)
+
+    fitted = run_fit(epochs=1, steps=steps, data=few)
+    assert fitted.steps == steps
+    assert all(torch.isfinite(value).all() for value in fitted.model.parameters())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_epoch_the_terms_and_advice(value: float) -> None:
+    recipe = Recipe(lambda net, x, y: {"square": net(x)[:, 0] * value}, lambda progress: {"square": 1.0})
+    with pytest.raises(TrainingError) as caught:
+        run_fit(recipe)
+    message = str(caught.value)
+    assert all(part in message for part in ("finite", "epoch 1", "square", "--lr")) and "\n" not in message
+
+
+def test_weights_that_are_not_finite_end_the_run_even_where_every_loss_was() -> None:
+    # The last step's gradient is infinite (the square root at zero), its loss is not.
+    def terms(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"root": (net(x)[:, 0] * 0).sqrt()}
+
+    with pytest.raises(TrainingError, match="weights must stay finite"):
+        run_fit(Recipe(terms, lambda progress: {"root": 1.0}), epochs=1, steps=1, data=lambda e: iter([next(batches(e))]))
+
+
+def test_a_listener_that_raises_ends_the_run() -> None:
+    def stop(step: Step) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(listener=Listener(step=stop))
+
+
+def test_bf16_trains_on_the_cpu_through_a_double_backward() -> None:
+    from kdcompress.maths.gradients import double_backward, logits_and_input_gradient
+
+    def terms(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        with double_backward():
+            _, gradient = logits_and_input_gradient(net, x, (y > 0).long(), create_graph=True)
+        return {"slope": gradient.square().sum(1)}
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
+    fitted = run_fit(Recipe(terms, lambda progress: {"slope": 1.0}), model=net, precision="bf16")
+    assert all(value.dtype == torch.float32 for value in fitted.model.state_dict().values())
+    assert fitted.history[-1].loss < fitted.history[0].loss

@@ -1,0 +1,151 @@
+"""The check before training: a robust teacher passes, a natural one and one with a softmax do not."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdcompress.data import Split
+from kdcompress.data.splits import split_from_pixels
+from kdcompress.errors import TeacherError
+from kdcompress.settings import TeacherCheckSettings
+from kdcompress.threat import ThreatModel
+from kdcompress.training.teacher_check import TeacherCheck, are_probabilities, check_teacher
+
+THREAT = ThreatModel("Linf", 8 / 255)
+
+
+def check(teacher: nn.Module, images: Split, threat: ThreatModel = THREAT, **settings: object) -> TeacherCheck:
+    return check_teacher(
+        teacher.eval().requires_grad_(False),
+        images,
+        threat,
+        TeacherCheckSettings.of(**settings),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+
+
+def linear(weight: Tensor) -> nn.Sequential:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(weight.shape[1], weight.shape[0], bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(weight)
+    return net
+
+
+@pytest.fixture
+def robust() -> nn.Sequential:
+    """Compares the brightness of thirds of the image, gently: eps moves it little, and by what its gradient says."""
+    rows = torch.arange(8)
+    masks = torch.stack([((rows >= 3 * k) & (rows < 3 * k + 2)).float() for k in range(3)])
+    return linear(0.1 * masks[:, :, None].expand(3, 8, 8).flatten(1))
+
+
+@pytest.fixture
+def faint() -> Split:
+    """Classes that differ by 4/255 in brightness: half of eps, so every answer can be turned."""
+    labels = torch.arange(60) % 2
+    pixels = (100 + 4 * labels)[:, None, None, None].expand(60, 1, 8, 8).to(torch.uint8)
+    return split_from_pixels(pixels.contiguous(), labels)
+
+
+@pytest.fixture
+def natural() -> nn.Module:
+    """Reads those 4/255."""
+    net = linear(torch.stack([torch.zeros(64), torch.ones(64)]) * 10)
+    net[1].bias = nn.Parameter(torch.tensor([0.0, -640 * 102 / 255]))
+    return net
+
+
+def test_a_robust_teacher_passes_with_its_figures(robust: nn.Module, halves: Split) -> None:
+    found = check(robust, halves)
+    assert found.problems == ()
+    assert (found.clean_accuracy, found.pgd_accuracy, found.images) == (1.0, 1.0, 60)
+    assert 0 <= found.remainder < 0.2
+
+
+def test_a_natural_teacher_is_named_with_its_figures(natural: nn.Module, faint: Split) -> None:
+    found = check(natural, faint)
+    assert (found.clean_accuracy, found.pgd_accuracy) == (1.0, 0.0)
+    assert "0.000" in found.problems[0] and "PGD-20" in found.problems[0] and "8/255" in found.problems[0]
+
+
+def test_the_same_teacher_passes_where_eps_is_smaller_than_what_it_reads(natural: nn.Module, faint: Split) -> None:
+    found = check(natural, faint, ThreatModel("Linf", 0.5 / 255), max_remainder=1.0)
+    assert (found.pgd_accuracy, found.problems) == (1.0, ())
+
+
+@pytest.mark.parametrize(("share", "passes"), [(0.5, True), (0.51, False)])
+def test_the_share_that_must_be_kept_counts_from_the_clean_accuracy(
+    natural: nn.Module, robust: nn.Module, share: float, passes: bool
+) -> None:
+    # Half of the images differ by more than eps, half by less: clean 1, under attack one half.
+    labels = torch.arange(40) % 2
+    far = (torch.arange(40) >= 20).long()
+    brightness = 102 + (2 * labels - 1) * (2 + 38 * far)
+    pixels = brightness[:, None, None, None].expand(40, 1, 8, 8).to(torch.uint8).contiguous()
+    found = check(natural, split_from_pixels(pixels, labels), min_pgd_share=share, max_remainder=10.0)
+    assert (found.clean_accuracy, found.pgd_accuracy) == (1.0, 0.5)
+    assert (found.problems == ()) is passes
+
+
+def test_a_loss_that_bends_in_the_ball_is_named(halves: Split) -> None:
+    class Bent(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            # Robust answers (class 0 or not is far from any edge), and a ripple that no gradient foretells.
+            rows = torch.stack([x[:, 0, 3 * k : 3 * k + 2].mean((1, 2)) for k in range(3)], 1) * 20
+            return rows + 4 * torch.sin(400 * x.flatten(1).mean(1, keepdim=True)) * torch.tensor([1.0, 0.0, -1.0])
+
+    found = check(Bent(), halves, ThreatModel("Linf", 4 / 255), min_pgd_share=0.0)
+    assert found.remainder > 0.2
+    assert any("not linear" in problem and f"{found.remainder:.3f}" in problem for problem in found.problems)
+
+
+def test_a_remainder_that_is_no_number_does_not_pass(halves: Split) -> None:
+    class Overflowing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            bright = torch.stack([x[:, 0, 3 * k : 3 * k + 2].mean((1, 2)) for k in range(3)], 1)
+            return torch.where(bright > bright.mean(1, keepdim=True), torch.inf, 0.0) * bright
+
+    assert any("nan" in problem for problem in check(Overflowing(), halves).problems)
+
+
+@pytest.mark.parametrize("wrong", ["classes in another order", "constant"])
+def test_a_teacher_that_knows_nothing_of_the_data_is_told_what_to_look_at(
+    robust: nn.Sequential, halves: Split, wrong: str
+) -> None:
+    with torch.no_grad():
+        robust[1].weight.copy_(robust[1].weight.roll(1, 0) if wrong.startswith("classes") else torch.zeros(3, 192 // 3))
+    found = check(robust, halves)
+    assert "no better than chance" in found.problems[0] and "normalisation" in found.problems[0]
+
+
+def test_a_teacher_that_returns_probabilities_is_refused_whatever_its_accuracy(
+    robust: nn.Sequential, halves: Split
+) -> None:
+    with pytest.raises(TeacherError, match="logits.*probabilities.*softmax"):
+        check(nn.Sequential(robust, nn.Softmax(1)), halves, insist=True)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "are"),
+    [
+        ([[0.2, 0.8], [1.0, 0.0]], True),
+        ([[0.2, 0.8], [0.6, 0.6]], False),  # sums to 1.2
+        ([[0.2, 0.8], [1.5, -0.5]], False),  # outside [0, 1]
+        ([[2.0, -1.0], [0.3, 0.1]], False),
+        ([[0.0, 0.0], [0.0, 0.0]], False),
+    ],
+)
+def test_probabilities_are_rows_in_the_unit_interval_that_sum_to_one(outputs: list[list[float]], are: bool) -> None:
+    assert are_probabilities(torch.tensor(outputs)) is are
+
+
+def test_the_figures_do_not_depend_on_how_images_fall_into_batches(
+    robust: nn.Module, halves: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A linear network's worst corner is the same from every start, so only the averaging can differ.
+    whole = check(robust, halves)
+    monkeypatch.setattr("kdcompress.training.teacher_check.BATCH", 7)
+    parts = check(robust, halves)
+    assert (parts.clean_accuracy, parts.pgd_accuracy) == (whole.clean_accuracy, whole.pgd_accuracy)
+    assert parts.remainder == pytest.approx(whole.remainder, rel=1e-4)  # float32 sums
