@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 import typer
 
+from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
 from kdcompress.cli.evaluate import evaluate
 from kdcompress.cli.train import train
@@ -17,6 +18,7 @@ app = typer.Typer(
 app.command()(distill)
 app.command()(train)
 app.command()(evaluate)
+app.command()(demo)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kdcompress.data import load_data
 from kdcompress.devices import device_name, resolve_device
-from kdcompress.evaluation.accuracy import rate
 from kdcompress.evaluation.compare import paired
 from kdcompress.evaluation.evaluate import measure, notes
 from kdcompress.models.teachers import load_model
@@ -27,7 +26,7 @@ def demo(settings: DemoSettings, *, listener: Listener = Listener()) -> Report:
     """Distil the shipped teacher twice, with iga weight 0 and with the default, and evaluate all three networks."""
     started = time.perf_counter()
     device = resolve_device(settings.run.device)
-    data = load_data("digits", splits=("test",))
+    data = load_data("digits", splits=["test"])
     assert data.test is not None  # the one split asked for
     with (
         tempfile.TemporaryDirectory(prefix="kdcompress-demo-") as scratch,
@@ -42,9 +41,7 @@ def demo(settings: DemoSettings, *, listener: Listener = Listener()) -> Report:
         models = {name: load_model(path, classes=data.classes) for name, path in paths.items()}
         images = data.test.shuffled(settings.evaluation.images, settings.evaluation.seed)
         threat = settings.threat.threat
-        reports, verdicts = measure(
-            models, images, threat, settings.evaluation, data.input_size, device, listener
-        )
+        reports, verdicts = measure(models, images, threat, settings.evaluation, data.input_size, device, listener)
     return Report(
         threat_model=ThreatRecord(norm=threat.norm, eps=threat.eps),
         data=DataRecord(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kdcompress.threat import Norm
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION: Literal["1.0"] = "1.0"
 
 
 class Result(BaseModel):

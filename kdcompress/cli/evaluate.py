@@ -100,7 +100,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Write the JSON report here.", rich_help_panel=OUTPUT)] = None,
     format: options.FormatOption = Format.table,
 ) -> None:
-    """Report clean, robust (AutoAttack) and certified accuracy of a model, beside its teacher if named; judge the gates.
+    """Report clean, robust (AutoAttack) and certified accuracy of a model, beside its teacher if named; judge gates.
 
     Exit code 0: ran, gates met. 1: ran, a gate was missed. 2: could not run.
 

@@ -27,14 +27,14 @@ def emit(json: str, table: RenderableType, form: Format) -> None:
     sys.stdout.flush()  # a reader who left is heard of here, not when Python has gone
 
 
-def refuse_unwritable(path: Path | None) -> None:
+def refuse_unwritable(path: Path | None, option: str = "--report") -> None:
     """Find out before an hour of attacks whether the report can be written."""
     if path is None:
         return
     if path.is_dir():
-        raise UsageError(f"--report must be a file, got the folder {path}")
+        raise UsageError(f"{option} must be a file, got the folder {path}")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"--report {path}: its folder must exist and be writable; create {path.parent} first")
+        raise UsageError(f"{option} {path}: its folder must exist and be writable; create {path.parent} first")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -33,7 +33,7 @@ def evaluate(settings: EvaluateSettings, *, listener: Listener = Listener()) -> 
         settings.data.data,
         data_dir=settings.data.data_dir,
         image_size=settings.data.image_size,
-        splits=("test",),
+        splits=["test"],
         on_progress=listener.count,
     )
     assert data.test is not None  # the one split asked for

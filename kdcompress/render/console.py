@@ -32,6 +32,17 @@ def evaluation(report: Report) -> Group:
     return Group(*parts)
 
 
+def demonstration(report: Report, sentence: str) -> Group:
+    """The demo's table, and the sentence it shows."""
+    threat = ThreatModel(report.threat_model.norm, report.threat_model.eps)
+    head = f"{report.data.name}: {report.data.images} of {report.data.of} test images, {threat}, {report.device}"
+    parts: list[RenderableType] = [Text(head), figures(report), Text(sentence)]
+    parts += [Text(gate_line(gate), style="" if gate.met else "bold red") for gate in report.gates]
+    parts += [Text(f"note: {note}") for note in report.notes]
+    parts.append(Text(f"95% intervals in brackets; took {duration(report.seconds)}"))
+    return Group(*parts)
+
+
 def figures(report: Report) -> Table:
     """One column a model, one row a figure; ratios where there are two."""
     table = Table(show_edge=False, pad_edge=False)

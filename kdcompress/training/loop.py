@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from kdcompress.errors import TrainingError
@@ -127,7 +127,7 @@ def fit(
             loss=loss_mean,
             terms=averages,
             weights=weights,
-            lr=schedule.get_last_lr()[0],
+            lr=float(schedule.get_last_lr()[0]),
             seconds=time.perf_counter() - epoch_started,
             validation=validation,
             is_best=is_best,

@@ -199,7 +199,7 @@ def _training_data(settings: DataSettings, run: RunSettings, listener: Listener)
         data_dir=settings.data_dir,
         image_size=settings.image_size,
         train_images=settings.train_images,
-        splits=("train",),
+        splits=["train"],
         seed=run.seed,
         on_progress=listener.count,
     )

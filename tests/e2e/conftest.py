@@ -106,7 +106,9 @@ def small() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def student(run: Run, pictures: Path, teacher: list[str], small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def student(
+    run: Run, pictures: Path, teacher: list[str], small: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A distilled student's folder."""
     out = tmp_path_factory.mktemp("runs") / "student"
     ran = run("distill", *teacher, *small, "--data", pictures, "--out", out)

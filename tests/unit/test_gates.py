@@ -6,8 +6,7 @@ import pytest
 
 from kdcompress.errors import UsageError
 from kdcompress.gates import judge, refuse_impossible
-from kdcompress.report import Gate, ModelReport, Paired, Rate, Report, RobustRate, ThreatRecord
-from kdcompress.report import DataRecord
+from kdcompress.report import DataRecord, Gate, ModelReport, Paired, Rate, Report, RobustRate, ThreatRecord
 from kdcompress.settings import (
     DataSettings,
     EvaluateSettings,
@@ -79,9 +78,15 @@ def test_a_gate_is_judged_at_its_edges(
 
 
 def test_a_gate_reports_the_figure_it_was_judged_on() -> None:
-    assert [(gate.value, gate.low, gate.high, gate.model) for gate in judge(
-        GateSettings(min_clean_accuracy=0.1, min_robust_accuracy=0.1, max_robust_drop=0.9, max_params=5), "student", NET, DROP
-    )] == [
+    assert [
+        (gate.value, gate.low, gate.high, gate.model)
+        for gate in judge(
+            GateSettings(min_clean_accuracy=0.1, min_robust_accuracy=0.1, max_robust_drop=0.9, max_params=5),
+            "student",
+            NET,
+            DROP,
+        )
+    ] == [
         (0.8, 0.7, 0.9, "student"),
         (0.5, 0.4, 0.6, "student"),
         (0.1, 0.05, 0.2, "student"),

@@ -27,7 +27,7 @@ from kdcompress.report import (
 )
 
 REGENERATE = (
-    "python -c \"import json; from kdcompress.report import Report; "
+    'python -c "import json; from kdcompress.report import Report; '
     "print(json.dumps(Report.model_json_schema(mode='serialization'), indent=2))\" > kdcompress/report.schema.json"
 )
 SCHEMA: dict[str, Any] = json.loads((files("kdcompress") / "report.schema.json").read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def full_report(**changes: Any) -> Report:
 
 
 def test_the_shipped_schema_is_the_models_own() -> None:
-    assert SCHEMA == Report.model_json_schema(mode="serialization"), f"regenerate it: {REGENERATE}"
+    assert Report.model_json_schema(mode="serialization") == SCHEMA, f"regenerate it: {REGENERATE}"
 
 
 def test_the_schema_travels_with_the_package() -> None:

@@ -131,6 +131,8 @@ def test_settings_survive_the_json_in_which_a_run_records_them() -> None:
         check=TeacherCheckSettings(insist=True),
     )
     trained = TrainSettings(model="resnet18", data=data, threat=threat)
-    evaluated = EvaluateSettings(student=ModelFile(path=Path("s.pt"), mean="none"), teacher=None, data=data, threat=threat)
+    evaluated = EvaluateSettings(
+        student=ModelFile(path=Path("s.pt"), mean="none"), teacher=None, data=data, threat=threat
+    )
     for settings in (distilled, trained, evaluated):
         assert type(settings).model_validate_json(settings.model_dump_json()) == settings

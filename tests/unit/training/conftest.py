@@ -70,7 +70,9 @@ def distilling(folder: Path, teacher_file: Path) -> Callable[..., DistillSetting
     """Settings of a run of a second; keywords change the run, `loss` and `check` the rest."""
 
     def settings(
-        loss: LossSettings = LossSettings(), check: TeacherCheckSettings = TeacherCheckSettings(insist=True), **run: object
+        loss: LossSettings = LossSettings(),
+        check: TeacherCheckSettings = TeacherCheckSettings(insist=True),
+        **run: object,
     ) -> DistillSettings:
         chosen = {"epochs": 2, "batch_size": 9, "device": "cpu", "lr": 0.01} | run
         return DistillSettings(

@@ -219,7 +219,9 @@ def test_weights_that_are_not_finite_end_the_run_even_where_every_loss_was() -> 
         return {"root": (net(x)[:, 0] * 0).sqrt()}
 
     with pytest.raises(TrainingError, match="weights must stay finite"):
-        run_fit(Recipe(terms, lambda progress: {"root": 1.0}), epochs=1, steps=1, data=lambda e: iter([next(batches(e))]))
+        run_fit(
+            Recipe(terms, lambda progress: {"root": 1.0}), epochs=1, steps=1, data=lambda e: iter([next(batches(e))])
+        )
 
 
 def test_a_listener_that_raises_ends_the_run() -> None:

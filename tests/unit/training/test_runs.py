@@ -196,7 +196,11 @@ def test_the_record_says_what_made_the_weights(distilling: Distilling, teacher_f
     assert record.threat_model == {"norm": "Linf", "eps": 0.03}
     assert record.iga_weight == pytest.approx(recipes.scaled_iga_weight(settings.threat.threat, 3 * 8 * 8))
     assert record.teacher is not None and record.teacher.sha256 == teacher.sha256
-    assert record.teacher.check is not None and set(record.teacher.check) >= {"clean_accuracy", "pgd_accuracy", "remainder"}
+    assert record.teacher.check is not None and set(record.teacher.check) >= {
+        "clean_accuracy",
+        "pgd_accuracy",
+        "remainder",
+    }
     size = record.compression
     assert size.params == parameter_count(student.model)
     assert size.params_ratio == parameter_count(teacher.model) / parameter_count(student.model)
@@ -276,7 +280,9 @@ def test_the_check_looks_at_training_images_only_and_at_no_more_than_asked(
 ) -> None:
     seen: list[Split] = []
     original = runs.check_teacher
-    monkeypatch.setattr(runs, "check_teacher", lambda t, images, *a, **k: seen.append(images) or original(t, images, *a, **k))
+    monkeypatch.setattr(
+        runs, "check_teacher", lambda t, images, *a, **k: seen.append(images) or original(t, images, *a, **k)
+    )
     runs.distill(distilling(check=TeacherCheckSettings(insist=True, check_images=5)), tmp_path / "out")
     assert len(seen[0]) == 5
 
@@ -322,7 +328,9 @@ def test_starting_weights_are_taken_over(
     monkeypatch.setattr(
         runs,
         "fit",
-        lambda net, *a, **k: started.append({n: v.clone() for n, v in net.network.state_dict().items()}) or fit(net, *a, **k),
+        lambda net, *a, **k: (
+            started.append({n: v.clone() for n, v in net.network.state_dict().items()}) or fit(net, *a, **k)
+        ),
     )
     settings = distilling(seed=1).model_copy(update={"student_weights": tmp_path / "first" / "student.safetensors"})
     runs.distill(settings, tmp_path / "second")
