@@ -137,7 +137,7 @@ class TeacherCheckSettings(Settings):
 
     check_images: Annotated[int, Field(ge=1)] = 300
     min_pgd_share: Fraction = 0.25
-    max_remainder: Positive = 0.2
+    max_remainder: Positive = 0.4
     insist: bool = False
 
 

@@ -1,5 +1,203 @@
-"""The whole path, on a data set of 80 training images: distil, train, evaluate, gate."""
+"""The whole path on 80 training images: distil, train, evaluate, judge."""
+
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+
+from kdcompress.data import load_data
+from kdcompress.evaluation.accuracy import correct
+from kdcompress.models.teachers import load_model
+from kdcompress.report import Report
+
+SCHEMA = json.loads((files("kdcompress") / "report.schema.json").read_text(encoding="utf-8"))
 
 
-def test_x(student):
-    pass
+def strict(text: str) -> Any:
+    """JSON and nothing else, without NaN and Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in the JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def quick(pictures: Path) -> list[object]:
+    """What an evaluation of a moment needs."""
+    return ["--data", pictures, "--eps", "4/255", "--device", "cpu", "--attack", "pgd-3", *("--n0", 5, "--n", 20)]
+
+
+def test_a_student_is_distilled_from_a_torch_file_and_a_factory(student: Path) -> None:
+    record = strict((student / "student.json").read_text())
+    assert sorted(path.name for path in student.iterdir()) == ["metrics.jsonl", "student.json", "student.safetensors"]
+    assert record["teacher"]["check"]["pgd_accuracy"] == 1.0
+    assert record["model"]["classes"] == ["east", "north", "south", "west"]
+    assert record["settings"]["run"]["epochs"] == 2
+
+
+def test_both_are_evaluated_and_the_report_on_stdout_and_in_the_file_is_the_same(
+    run: Any, student: Path, teacher: list[str], quick: list[object], tmp_path: Path
+) -> None:
+    out = tmp_path / "report.json"
+    ran = run("evaluate", student / "student.safetensors", *teacher, *quick, "--format", "json", "--report", out)
+    assert ran.code == 0, ran.stderr
+    assert out.read_text() == ran.stdout
+    found = strict(ran.stdout)
+    jsonschema.validate(found, SCHEMA)
+    report = Report.model_validate(found)
+    assert list(report.models) == ["student", "teacher"]
+    for model in report.models.values():
+        assert model.robust_accuracy is not None and model.robust_accuracy.attack == "PGD-3"
+        assert model.robust_accuracy.value <= model.clean_accuracy.value
+        assert model.clean_accuracy.n == 16
+        assert model.certified is not None
+    assert report.models["teacher"].robust_accuracy.value == 1.0  # type: ignore[union-attr]
+    assert report.paired is not None and report.paired.n == 16
+    counts = (report.paired.both_kept, report.paired.teacher_only, report.paired.student_only, report.paired.both_lost)
+    assert sum(counts) == 16
+    assert report.ratios["params"] == report.models["teacher"].params / report.models["student"].params
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_the_clean_accuracy_is_that_of_the_network_in_memory(
+    run: Any, student: Path, quick: list[object], pictures: Path
+) -> None:
+    ran = run("evaluate", student / "student.safetensors", *quick, "--certify-images", 0, "--format", "json")
+    data = load_data(str(pictures), splits=("test",))
+    assert data.test is not None
+    model = load_model(student / "student.safetensors").model
+    expected = correct(model, data.test, batch_size=5, device=torch.device("cpu"))
+    assert strict(ran.stdout)["models"]["student"]["clean_accuracy"]["value"] == float(expected.double().mean())
+
+
+def test_the_student_needs_nothing_but_its_file(run: Any, student: Path, quick: list[object], tmp_path: Path) -> None:
+    moved = tmp_path / "alone"
+    shutil.copy(student / "student.safetensors", moved)
+    options = (*quick, "--certify-images", 0, "--format", "json")
+    at_home, away = (
+        strict(run("evaluate", path, *options).stdout) for path in (student / "student.safetensors", moved)
+    )
+    for report in (at_home, away):
+        del report["seconds"], report["models"]["student"]["latency_ms"], report["settings"]
+    assert at_home == away
+
+
+def test_autoattack_runs_in_full_on_images_that_are_easily_turned(run: Any, teacher: list[str], pictures: Path) -> None:
+    ran = run(
+        *("evaluate", *teacher, "--data", pictures, "--device", "cpu", "--format", "json"),
+        *("--eps", "0.4", "--images", 4, "--certify-images", 0),  # quadrants differ by .55: .275 would do
+    )
+    assert ran.code == 0, ran.stderr
+    robust = strict(ran.stdout)["models"]["teacher"]["robust_accuracy"]
+    assert robust == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.602, abs=1e-3), "n": 4} | {
+        "attack": "AutoAttack standard, 3 targets"
+    }
+
+
+def test_a_table_is_printed_where_no_json_is_asked_for(
+    run: Any, student: Path, teacher: list[str], quick: list[object]
+) -> None:
+    ran = run("evaluate", student / "student.safetensors", *teacher, *quick)
+    assert ran.code == 0
+    assert "clean accuracy" in ran.stdout and "teacher / student" in ran.stdout and "resnet18" in ran.stdout
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize(
+    ("gates", "code"),
+    [
+        (["--min-clean-accuracy", 1, "--min-robust-accuracy", 1], 0),  # the teacher is perfect
+        (["--min-clean-accuracy", 1, "--gate-on", "bound"], 1),  # but 16 images do not prove it
+        (["--max-params", 772], 0),
+        (["--max-params", 771], 1),
+        (["--min-clean-accuracy", 0, "--max-params", 1], 1),
+    ],
+)
+def test_gates_decide_the_exit_code_and_the_report_is_written_either_way(
+    run: Any, teacher: list[str], quick: list[object], gates: list[object], code: int, tmp_path: Path
+) -> None:
+    out = tmp_path / "report.json"
+    ran = run("evaluate", *teacher, *quick, *gates, "--certify-images", 0, "--format", "json", "--report", out)
+    assert ran.code == code, ran.stderr
+    assert "Traceback" not in ran.stderr
+    found = strict(out.read_text())
+    assert out.read_text() == ran.stdout
+    assert all(gate["met"] for gate in found["gates"]) is (code == 0)
+    assert len(found["gates"]) == sum(str(word).startswith(("--min", "--max")) for word in gates)
+
+
+def test_a_drop_gate_compares_the_two(run: Any, student: Path, teacher: list[str], quick: list[object]) -> None:
+    both = ("evaluate", student / "student.safetensors", *teacher, *quick, "--certify-images", 0, "--format", "json")
+    drop = strict(run(*both).stdout)["paired"]["drop"]
+    assert drop > 0  # two epochs are not enough
+    assert run(*both, "--max-robust-drop", min(1, drop + 0.01)).code == 0
+    assert run(*both, "--max-robust-drop", drop - 0.01).code == 1
+
+
+def test_an_undecided_gate_is_printed_as_such(run: Any, teacher: list[str], quick: list[object]) -> None:
+    ran = run("evaluate", *teacher, *quick, "--certify-images", 0, "--min-clean-accuracy", 0.99)
+    assert "undecided" in ran.stdout and "gate met" in ran.stdout
+
+
+def test_a_network_trained_without_a_teacher_can_teach(
+    run: Any, small: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    network = [*("--model", "resnet18", "--model-arg", "layers=1,1,1,1", "--model-arg", "channels=4,8,8,8"), *small[6:]]
+    ran = run("train", "--recipe", "at", *network, "--attack-steps", 2, "--data", pictures, "--out", tmp_path / "t")
+    assert ran.code == 0, ran.stderr
+    taught = tmp_path / "t" / "student.safetensors"
+    ran = run("distill", "--teacher", taught, *small, "--data", pictures, "--out", tmp_path / "s", "--insist")
+    assert ran.code == 0, ran.stderr
+    record = strict((tmp_path / "s" / "student.json").read_text())
+    assert record["teacher"]["sha256"] == strict((tmp_path / "t" / "student.json").read_text())["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("vit_tiny_patch16_224", ["embed_dim=16", "depth=2", "num_heads=2"]),  # fused attention
+        ("lcnet_035", []),  # hardsigmoid, as in MobileNetV3
+    ],
+)
+def test_students_whose_layers_lack_a_second_derivative_are_distilled_with_the_gradient_term(
+    run: Any, teacher: list[str], pictures: Path, name: str, arguments: list[str], tmp_path: Path
+) -> None:
+    options = [part for argument in arguments for part in ("--student-arg", argument)]
+    ran = run(
+        *("distill", *teacher, "--student", name, *options, "--data", pictures, "--out", tmp_path / "out"),
+        *("--eps", "4/255", "--epochs", 1, "--batch-size", 36, "--iga-weight", 1, "--iga-ramp", 0, "--device", "cpu"),
+    )
+    assert ran.code == 0, ran.stderr
+    (line,) = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert strict(line)["terms"]["iga"] > 0
+    assert load_model(tmp_path / "out" / "student.safetensors").record.arch == name
+
+
+def test_a_run_on_the_built_in_digits_needs_no_files_but_the_teachers(
+    run: Any, small: list[str], tmp_path: Path
+) -> None:
+    network = ["--model", "resnet18", "--model-arg", "layers=1,1,1,1", "--model-arg", "channels=2,2,2,2"]
+    tiny = (
+        "--image-size",
+        8,
+        "--train-images",
+        40,
+        "--eps",
+        0.1,
+        "--epochs",
+        1,
+        "--attack-steps",
+        1,
+        "--device",
+        "cpu",
+    )
+    ran = run("train", *network, *tiny, "--data", "digits", "--out", tmp_path / "t", "--format", "json")
+    assert ran.code == 0, ran.stderr
+    assert strict(ran.stdout)["data"] == {"name": "digits", "train": 40, "holdout": 240}

@@ -110,7 +110,7 @@ def test_an_iga_weight_typed_as_a_number_is_that_number_and_auto_stays_auto() ->
 def test_settings_cannot_be_changed() -> None:
     run = RunSettings()
     with pytest.raises(ValidationError):
-        run.epochs = 3  # type: ignore[misc]
+        run.epochs = 3
 
 
 def test_an_evaluation_needs_a_model() -> None:

@@ -25,7 +25,8 @@ from kdcompress.settings import (
     TrainSettings,
 )
 
-TINY = {"layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8)}
+TINY = {"layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8), "drop_rate": 0.2}  # dropout draws in training
+DEFAULT, INSIST = LossSettings(), TeacherCheckSettings(insist=True)
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +70,7 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def distilling(folder: Path, teacher_file: Path) -> Callable[..., DistillSettings]:
     """Settings of a run of a second; keywords change the run, `loss` and `check` the rest."""
 
-    def settings(
-        loss: LossSettings = LossSettings(),
-        check: TeacherCheckSettings = TeacherCheckSettings(insist=True),
-        **run: object,
-    ) -> DistillSettings:
+    def settings(loss: LossSettings = DEFAULT, check: TeacherCheckSettings = INSIST, **run: object) -> DistillSettings:
         chosen = {"epochs": 2, "batch_size": 9, "device": "cpu", "lr": 0.01} | run
         return DistillSettings(
             teacher=ModelFile(path=teacher_file),

@@ -127,7 +127,7 @@ def test_a_file_is_no_folder(tmp_path: Path, overwrite: bool) -> None:
 @pytest.mark.parametrize("name", ["file/out", "x" * 300, "/proc/kdcompress/out"])
 def test_a_place_that_cannot_be_written_is_found_out_before_the_run(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="--out .* cannot be written: .*; name another folder"):
+    with pytest.raises(UsageError, match=r"--out .* cannot be written: .*; name another folder"):
         refuse_used(tmp_path / name, overwrite=False)
 
 

@@ -50,14 +50,6 @@ def test_another_seed_gives_other_weights(distilling: Distilling, tmp_path: Path
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
-def test_a_run_leaves_the_global_random_state_alone(distilling: Distilling, tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    expected = torch.rand(4)
-    torch.manual_seed(3)
-    runs.distill(distilling(), tmp_path / "out")
-    assert torch.equal(torch.rand(4), expected)
-
-
 def test_adversarial_training_repeats_under_its_seed_too(training: Training, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         runs.train(training(seed=seed), tmp_path / name)
@@ -192,7 +184,8 @@ def test_the_record_says_what_made_the_weights(distilling: Distilling, teacher_f
     record = runs.distill(settings, tmp_path / "out")
     teacher = load_model(teacher_file)
     student = load_model(tmp_path / "out" / "student.safetensors")
-    assert DistillSettings.model_validate(record.settings) == settings
+    # By way of JSON, which has no tuples.
+    assert DistillSettings.model_validate(record.settings).model_dump(mode="json") == settings.model_dump(mode="json")
     assert record.threat_model == {"norm": "Linf", "eps": 0.03}
     assert record.iga_weight == pytest.approx(recipes.scaled_iga_weight(settings.threat.threat, 3 * 8 * 8))
     assert record.teacher is not None and record.teacher.sha256 == teacher.sha256

@@ -1,0 +1,304 @@
+"""Bad input: exit code 2, one line (what was expected, found and is to be done), no traceback, nothing left behind."""
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+
+class Pickled:
+    """Writes a file if it is ever unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        return (exec, (f"open({str(self.marker)!r}, 'w').close()",))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where the output would go, beside nothing."""
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def distil(run: Any, teacher: list[str], small: list[str], pictures: Path, place: Path) -> Callable[..., Any]:
+    """A distillation that would succeed, with some options replaced or added; None drops one."""
+
+    def command(**changes: object) -> Any:
+        words = [*teacher, *small, "--data", str(pictures), "--out", str(place / "out")]
+        for name, value in changes.items():
+            option = f"--{name}".replace("_", "-")
+            if option in words:
+                at = words.index(option)
+                del words[at : at + 2]
+            if value is not None:
+                words += [option, str(value)]
+        return run("distill", *words)
+
+    return command
+
+
+def one_line(ran: Any, *said: str) -> None:
+    """The contract of a refusal."""
+    assert ran.code == 2, ran.stderr
+    assert ran.stdout == ""
+    errors = [line for line in ran.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and ran.stderr.rstrip("\n").endswith(errors[0]), ran.stderr
+    assert "Traceback" not in ran.stderr
+    for part in said:
+        assert part in errors[0], errors[0]
+
+
+def refused(ran: Any, place: Path, *said: str) -> None:
+    one_line(ran, *said)
+    assert list(place.iterdir()) == []
+
+
+def test_the_command_that_the_others_vary_succeeds(distil: Callable[..., Any], place: Path) -> None:
+    assert distil().code == 0
+    assert [path.name for path in place.iterdir()] == ["out"]
+
+
+def test_a_missing_teacher(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(teacher="nowhere.pt"), place, "nowhere.pt", "expected a model file", "found nothing there", "check")
+
+
+def test_a_missing_data_folder(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(data="nowhere"), place, "--data must be", "found nothing at nowhere")
+
+
+def test_missing_starting_weights(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(student_weights="nowhere.pt"), place, "nowhere.pt", "expected a model file", "check")
+
+
+def test_a_web_page_named_pt(distil: Callable[..., Any], place: Path, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.pt"
+    path.write_text("<!DOCTYPE html>\n<html><body>Sign in</body></html>\n")
+    refused(distil(teacher=path), place, "teacher.pt", "expected a model file", "web page", "download the file itself")
+
+
+def test_a_truncated_file_named_pt(distil: Callable[..., Any], place: Path, tmp_path: Path, weights: Path) -> None:
+    path = tmp_path / "teacher.pt"
+    path.write_bytes(weights.read_bytes()[:1000])
+    refused(distil(teacher=path), place, "teacher.pt", "truncated", "copy or download it again")
+
+
+def test_a_truncated_safetensors_file(distil: Callable[..., Any], place: Path, tmp_path: Path, student: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    path.write_bytes((student / "student.safetensors").read_bytes()[:-100])
+    refused(distil(teacher=path), place, "teacher.safetensors", "truncated", "copy or download it again")
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_with_code_in_it_is_never_executed(
+    distil: Callable[..., Any], place: Path, tmp_path: Path, how: str
+) -> None:
+    marker, path = tmp_path / "executed", tmp_path / "teacher.pt"
+    content = {"1.weight": torch.zeros(4, 192), "extra": Pickled(marker)}
+    if how == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    refused(distil(teacher=path), place, "teacher.pt")
+    assert not marker.exists()
+
+
+def test_the_wrong_architecture_is_told_by_the_first_keys(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(teacher_arch="resnet18"), place, "1.weight", "conv1.weight", "name the architecture")
+
+
+def test_the_wrong_shape_is_told_with_both_shapes(
+    distil: Callable[..., Any], place: Path, tmp_path: Path, factory: Path
+) -> None:
+    path = tmp_path / "teacher.pt"
+    torch.save({"1.weight": torch.zeros(4, 48), "1.bias": torch.zeros(4)}, path)
+    refused(distil(teacher=path), place, "1.weight", "(4, 48)", "(4, 192)")
+
+
+def test_the_wrong_number_of_classes(distil: Callable[..., Any], place: Path, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.pt"
+    torch.save({"1.weight": torch.zeros(7, 192), "1.bias": torch.zeros(7)}, path)
+    refused(distil(teacher=path, teacher_arg="classes=7"), place, "expected 4 classes as in the data", "7")
+
+
+def test_an_eps_of_8_asks_whether_8_in_255_was_meant(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(eps="8"), place, "--eps must be in (0, 1], got 8", "did you mean 8/255?")
+
+
+def test_an_unknown_timm_name_suggests_the_nearest(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(student="resnet81"), place, "--student", "got resnet81", "did you mean", "resnet18")
+
+
+def test_an_unknown_student_argument(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(student_arg="depht=3"), place, "--student-arg depht", "no argument of resnet18")
+
+
+def test_an_argument_without_a_value(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(student_arg="layers"), place, "--student-arg must be key=value", "got 'layers'")
+
+
+def test_normalisation_that_nobody_names_is_a_question(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(teacher_mean=None), place, "normalised", "--teacher-mean", "none")
+
+
+@pytest.mark.parametrize("text", ["0.5,half,0.5", "", "0.5,0.5", "nan,nan,nan"])
+def test_normalisation_that_makes_no_sense(distil: Callable[..., Any], place: Path, text: str) -> None:
+    refused(distil(teacher_mean=text, teacher_std="0.2"), place, "--teacher-mean")
+
+
+def test_an_empty_class_folder(distil: Callable[..., Any], place: Path, pictures: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    (data / "train" / "nothing").mkdir()
+    refused(distil(data=data), place, "train/nothing", "expected images", "empty", "add images or remove the folder")
+
+
+def test_a_corrupt_image(distil: Callable[..., Any], place: Path, pictures: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    image = data / "train" / "north" / "03.png"
+    image.write_bytes(image.read_bytes()[:60])
+    refused(distil(data=data), place, "north/03.png")
+
+
+def test_a_teacher_that_returns_probabilities(distil: Callable[..., Any], place: Path, factory: Path) -> None:
+    ran = distil(teacher_arch=f"{factory}:probabilities")
+    refused(ran, place, "outputs must be logits", "probabilities", "remove its softmax")
+
+
+def test_a_teacher_without_robustness_is_stopped_and_insisting_goes_on(
+    run: Any, small: list[str], pictures: Path, factory: Path, place: Path, tmp_path: Path
+) -> None:
+    torch.save({"1.weight": torch.zeros(4, 192), "1.bias": torch.zeros(4)}, tmp_path / "t.pt")
+    words = ("distill", "--teacher", tmp_path / "t.pt", "--teacher-arch", f"{factory}:linear", "--teacher-mean", "none")
+    words = (*words, *small, "--data", pictures, "--out", place / "out")
+    refused(run(*words), place, "too little robustness", "clean accuracy 0.25", "--insist")
+    ran = run(*words, "--insist")
+    assert ran.code == 0 and "--insist" in ran.stderr
+
+
+def test_an_output_folder_that_already_holds_a_run_is_left_alone(
+    run: Any, teacher: list[str], small: list[str], pictures: Path, student: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in student.iterdir()}
+    ran = run("distill", *teacher, *small, "--data", pictures, "--out", student)
+    one_line(ran, f"--out {student} already holds a run", "student.safetensors", "--overwrite")
+    assert {path.name: path.read_bytes() for path in student.iterdir()} == before
+    assert list(student.parent.iterdir()) == [student]
+
+
+def test_an_output_folder_with_other_files_is_refused_even_with_overwrite(
+    run: Any, teacher: list[str], small: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years")
+    ran = run("distill", *teacher, *small, "--data", pictures, "--out", tmp_path, "--overwrite")
+    one_line(ran, "thesis.tex", "name a new folder")
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+
+
+def test_a_missing_folder_above_the_output_is_not_left_behind(
+    run: Any, teacher: list[str], small: list[str], pictures: Path, place: Path
+) -> None:
+    ran = run("distill", *teacher, *small, "--data", pictures, "--out", place / "a" / "b", "--student", "resnet81")
+    refused(ran, place, "resnet81")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 0}, ["--epochs", "got 0"]),
+        ({"batch_size": 1}, ["--batch-size", "got 1"]),
+        ({"iga_weight": "much"}, ["--iga-weight", "got much"]),
+        ({"iga_weight": -1}, ["--iga-weight", "got -1"]),
+        ({"iga_ramp": 2}, ["--iga-ramp", "got 2"]),
+        ({"temperature": 0}, ["--temperature", "got 0"]),
+        ({"input_noise": "pink"}, ["--input-noise", "uniform", "none", "got pink"]),
+        ({"augment": "mixup"}, ["--augment", "got mixup"]),
+        ({"precision": "fp8"}, ["--precision", "got fp8"]),
+        ({"device": "tpu"}, ["--device", "got tpu"]),
+        ({"device": "cuda:99"}, ["--device must be on this machine, got cuda:99", "found: cpu"]),
+        ({"seed": -1}, ["--seed", "got -1"]),
+        ({"student_stride": 3}, ["--student-stride must be a power of two", "got 3"]),
+        ({"image_size": 0}, ["--image-size", "got 0"]),
+        ({"train_images": 10_000}, ["--train-images", "80", "got 10000"]),
+        ({"data": "a\nb"}, ["--data"]),
+    ],
+)
+def test_an_option_with_an_impossible_value(
+    distil: Callable[..., Any], place: Path, changes: dict[str, object], said: list[str]
+) -> None:
+    refused(distil(**changes), place, *said)
+
+
+def test_a_run_whose_loss_overflows(distil: Callable[..., Any], place: Path) -> None:
+    refused(distil(lr="1e30", epochs=3), place, "finite", "--lr")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["needs a model file", "--teacher"]),
+        (["nowhere.safetensors"], ["nowhere.safetensors", "found nothing there"]),
+        (["MODEL", "--attack", "fgsm"], ["--attack", "got fgsm"]),
+        (["MODEL", "--images", 0], ["--images", "got 0"]),
+        (["MODEL", "--attack", "none", "--min-robust-accuracy", 0.5], ["--min-robust-accuracy needs an attack"]),
+        (["MODEL", "--max-robust-drop", 0.1], ["--max-robust-drop compares two networks"]),
+        (["MODEL", "--min-clean-accuracy", 75], ["--min-clean-accuracy", "got 75"]),
+        (["MODEL", "--gate-on", "mean"], ["--gate-on", "got mean"]),
+        (["MODEL", "--report", "nowhere/report.json"], ["--report nowhere/report.json", "create nowhere"]),
+        (["MODEL", "--report", "."], ["--report must be a file", "folder"]),
+        (["MODEL", "--arch", "resnet34"], ["resnet18", "--arch"]),
+        (["MODEL", "--mean", "0.1", "--std", "0.9"], ["--mean", "leave them out"]),
+        (["MODEL", "--sigma", 0], ["--sigma", "got 0"]),
+        (["FOLDER"], ["expected a model file, found a folder"]),
+        (["RECORD"], ["found JSON", ".safetensors"]),
+    ],
+)
+def test_an_evaluation_that_cannot_run(
+    run: Any, student: Path, pictures: Path, words: list[object], said: list[str], tmp_path: Path
+) -> None:
+    named = {"MODEL": student / "student.safetensors", "FOLDER": student, "RECORD": student / "student.json"}
+    command = [named.get(word, word) if isinstance(word, str) else word for word in words]
+    one_line(run("evaluate", *command, "--data", pictures, "--eps", "4/255", "--device", "cpu"), *said)
+
+
+def test_an_evaluation_on_data_without_a_test_split(run: Any, student: Path, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures / "train", tmp_path / "data" / "train")
+    ran = run("evaluate", student / "student.safetensors", "--data", tmp_path / "data", "--eps", "4/255")
+    one_line(ran, "expected a test split", "found only train")
+
+
+def test_an_evaluation_that_cannot_run_writes_no_report(run: Any, student: Path, pictures: Path, place: Path) -> None:
+    ran = run("evaluate", "nowhere", "--data", pictures, "--eps", "4/255", "--report", place / "report.json")
+    refused(ran, place, "nowhere")
+
+
+def test_a_student_made_for_other_classes_is_not_evaluated(run: Any, student: Path) -> None:
+    ran = run("evaluate", student / "student.safetensors", "--data", "digits", "--image-size", 8, "--eps", "4/255")
+    one_line(ran, "student.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["--model", "resnet81"], ["--model", "resnet18"]),
+        (["--recipe", "trades"], ["--recipe", "'at'", "got trades"]),
+        (["--attack-steps", "0"], ["--attack-steps", "got 0"]),
+        (["--model-arg", "layers"], ["--model-arg must be key=value"]),
+    ],
+)
+def test_a_training_that_cannot_run(run: Any, pictures: Path, place: Path, changes: list[str], said: list[str]) -> None:
+    words = ["--model", "resnet18", "--data", str(pictures), "--eps", "4/255", "--out", str(place / "out"), *changes]
+    refused(run("train", *words), place, *said)
+
+
+def test_a_line_of_an_error_is_one_line_whatever_the_name_has_in_it(run: Any, student: Path) -> None:
+    ran = run("evaluate", student / "student.safetensors", "--data", "first\nsecond\nerror: third", "--eps", "4/255")
+    one_line(ran, "first second error: third")

@@ -1,0 +1,371 @@
+"""The interface: options and their help, streams, exit codes, interrupts, and how fast it answers."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from kdcompress import settings
+from kdcompress.__main__ import app
+from kdcompress.errors import TeacherError
+from kdcompress.evaluation import evaluate as evaluating
+from kdcompress.progress import Listener
+from kdcompress.training import runs
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+OPTIONS = {
+    "distill": "--teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --student --student-arg "
+    "--student-stride --student-weights --data --norm --eps --epochs --batch-size --lr --ce-weight --kl-weight "
+    "--iga-weight --iga-ramp --temperature --input-noise --seed --device --out --overwrite --format",
+    "train": "--recipe --model --model-arg --data --norm --eps --epochs --batch-size --lr --seed --device --out "
+    "--overwrite --format",
+    "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
+    "--norm --eps --images --attack --seed --device --min-clean-accuracy --min-robust-accuracy --max-robust-drop "
+    "--max-params --gate-on --report --format",
+}
+
+
+@pytest.fixture
+def distil(teacher: list[str], small: list[str], pictures: Path, tmp_path: Path) -> list[str]:
+    """A distillation that succeeds."""
+    return ["distill", *teacher, *small, "--data", str(pictures), "--out", str(tmp_path / "out")]
+
+
+def process(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The same as a user's shell runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "kdcompress", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_command_has_the_options_that_are_promised(name: str) -> None:
+    there = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    assert set(OPTIONS[name].split()) <= there
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_exits_with_0_and_lists_every_option_with_words_about_it(run: Any, name: str) -> None:
+    ran = run(name, "--help")
+    assert (ran.code, ran.stderr) == (0, "")
+    flat = re.sub(r"[\s│]+", " ", ran.stdout)
+    for parameter in COMMANDS[name].params:
+        assert parameter.help, f"{name} {parameter.name} has no help"
+        words = re.sub(r"\s+", " ", parameter.help.replace("[default", "(default"))
+        assert parameter.opts[0] in ran.stdout or parameter.name.upper() in ran.stdout, parameter.name
+        assert words.split("[")[0].split("(default")[0].split(".")[0][:40] in flat, f"{parameter.name}: {words}"
+
+
+def test_the_commands_are_listed(run: Any) -> None:
+    ran = run("--help")
+    assert ran.code == 0
+    assert all(name in ran.stdout for name in OPTIONS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_the_command_line_assumes_is_what_the_settings_say(name: str) -> None:
+    homes = [
+        home
+        for home in (settings.RunSettings, settings.LossSettings, settings.EvaluationSettings, settings.GateSettings)
+        if not (home is settings.EvaluationSettings and name != "evaluate")
+        and not (home in (settings.RunSettings, settings.LossSettings) and name == "evaluate")
+    ]
+    checked = 0
+    for parameter in COMMANDS[name].params:
+        for home in homes:
+            if parameter.name in home.model_fields:
+                assert parameter.default == home.model_fields[parameter.name].default, parameter.name
+                checked += 1
+    assert checked >= 9 or name == "demo"
+
+
+def test_the_version_is_the_packages(run: Any) -> None:
+    ran = run("--version")
+    assert (ran.code, ran.stdout.strip()) == (0, f"kdcompress {version('kdcompress')}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["distill", "--iga-wieght", "1"],
+        ["evaluate", "--data", "digits"],  # eps is missing
+        ["evaluate", "--data", "digits", "--eps", "4/255", "--images", "many"],
+        ["evaluate", "--data", "digits", "--eps", "4/255", "--norm", "L1"],
+        ["evaluate", "--data", "digits", "--eps", "4/255", "--format", "xml"],
+        ["compress"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_cannot_be_understood_exits_with_2_and_says_so_on_stderr(run: Any, words: list[str]) -> None:
+    ran = run(*words)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_json_is_all_there_is_on_stdout_and_progress_is_on_stderr(run: Any, distil: list[str]) -> None:
+    ran = run(*distil, "--format", "json")
+    assert ran.code == 0
+    assert json.loads(ran.stdout)["schema_version"] == "1.0"
+    assert "epoch 1" in ran.stderr and "checking the teacher" in ran.stderr
+    assert "epoch" not in ran.stdout.replace('"epoch', "")
+
+
+def test_the_summary_is_on_stdout_and_progress_is_not(run: Any, distil: list[str]) -> None:
+    ran = run(*distil)
+    assert ran.code == 0
+    assert "parameters" in ran.stdout and "checking the teacher" not in ran.stdout
+
+
+@pytest.mark.parametrize("callback", ["note", "step", "epoch"])
+def test_ctrl_c_gives_130_one_line_and_nothing_half_written(
+    run: Any, distil: list[str], tmp_path: Path, callback: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def interrupted(console: object) -> Iterator[Listener]:
+        yield Listener(**{callback: stop})
+
+    monkeypatch.setattr("kdcompress.render.progress.listening", interrupted)
+    ran = run(*distil)
+    assert (ran.code, ran.stdout) == (130, "")
+    assert ran.stderr.startswith("interrupted") and ran.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_gives_3_with_the_traceback_and_the_versions_on_stderr(
+    run: Any, distil: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by our own fault")
+
+    monkeypatch.setattr(runs, "fit", broken)
+    ran = run(*distil)
+    assert (ran.code, ran.stdout) == (3, "")
+    assert "Traceback" in ran.stderr and "ZeroDivisionError: by our own fault" in ran.stderr
+    assert "torch " in ran.stderr and "bug" in ran.stderr
+    assert not any(line.startswith("error:") for line in ran.stderr.splitlines())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (OSError(28, "No space left on device", "student.json"), "the disk is full, writing student.json"),
+        (MemoryError(), "--batch-size"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "--batch-size"),
+        (TeacherError("two\nlines"), "error: two lines"),
+    ],
+)
+def test_failures_of_the_machine_are_one_line_and_2(
+    run: Any, distil: list[str], failure: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(runs, "fit", fails)
+    ran = run(*distil)
+    assert ran.code == 2
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("error:") and said in last and "Traceback" not in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_of_an_evaluation_reaches_its_settings(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[settings.EvaluateSettings] = []
+
+    def caught(asked: settings.EvaluateSettings, **_: object) -> None:
+        seen.append(asked)
+        raise TeacherError("enough")
+
+    monkeypatch.setattr(evaluating, "evaluate", caught)
+    ran = run(
+        *("evaluate", "s.pt", "--arch", "resnet18", "--arg", "depth=3", "--mean", "0.1,0.2,0.3", "--std", "1,1,1"),
+        *("--teacher", "t.pt", "--teacher-arch", "f.py:g", "--teacher-arg", "a=b", "--teacher-mean", "none"),
+        *("--data", "torch/cifar10", "--data-dir", "there", "--image-size", 16, "--norm", "L2", "--eps", "128/255"),
+        *("--images", 7, "--attack", "pgd-9", "--certify-images", 5, "--sigma", 0.5, "--n0", 11, "--n", 12),
+        *("--alpha", 0.01, "--batch-size", 13, "--seed", 14, "--device", "cpu", "--min-clean-accuracy", 0.1),
+        *("--min-robust-accuracy", 0.2, "--max-robust-drop", 0.3, "--max-params", 15, "--gate-on", "bound"),
+    )
+    assert "enough" in ran.stderr
+    assert seen[0].model_dump(mode="json") == {
+        "student": {
+            "path": "s.pt",
+            "arch": "resnet18",
+            "args": {"depth": 3},
+            "mean": [0.1, 0.2, 0.3],
+            "std": [1, 1, 1],
+        },
+        "teacher": {"path": "t.pt", "arch": "f.py:g", "args": {"a": "b"}, "mean": "none", "std": None},
+        "data": {"data": "torch/cifar10", "data_dir": "there", "image_size": 16, "train_images": None},
+        "threat": {"norm": "L2", "eps": 128 / 255},
+        "evaluation": {
+            **{"attack": "pgd-9", "images": 7, "seed": 14, "device": "cpu", "batch_size": 13, "sigma": 0.5},
+            **{"n0": 11, "n": 12, "alpha": 0.01, "certify_images": 5},
+        },
+        "gates": {
+            **{"min_clean_accuracy": 0.1, "min_robust_accuracy": 0.2, "max_robust_drop": 0.3, "max_params": 15},
+            "gate_on": "bound",
+        },
+    }
+
+
+def test_every_option_of_a_distillation_reaches_its_settings(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def caught(asked: settings.DistillSettings, out: Path, *, overwrite: bool, listener: Listener) -> None:
+        seen.extend([asked, out, overwrite])
+        raise TeacherError("enough")
+
+    monkeypatch.setattr(runs, "distill", caught)
+    ran = run(
+        *("distill", "--teacher", "t.pt", "--teacher-arch", "f.py:g", "--teacher-arg", "a=b", "--teacher-mean", "0.5"),
+        *(
+            "--teacher-std",
+            "0.25",
+            "--insist",
+            "--student",
+            "vit",
+            "--student-arg",
+            "layers=1,2",
+            "--student-arg",
+            "b=x",
+        ),
+        *("--student-stride", 4, "--student-weights", "w.pt", "--data", "d", "--data-dir", "there", "--image-size", 16),
+        *("--train-images", 99, "--norm", "L2", "--eps", 0.5, "--ce-weight", 0.1, "--kl-weight", 0.2),
+        *("--iga-weight", 0.3, "--iga-ramp", 0.4, "--temperature", 5, "--input-noise", "none", "--epochs", 6),
+        *("--batch-size", 7, "--lr", 0.8, "--weight-decay", 0.9, "--ema", 0.11, "--augment", "crop"),
+        *("--precision", "bf16", "--seed", 12, "--device", "cpu", "--out", tmp_path / "o", "--overwrite"),
+    )
+    assert "enough" in ran.stderr
+    asked, out, overwrite = seen
+    assert (out, overwrite) == (tmp_path / "o", True)
+    found = asked.model_dump(mode="json")
+    assert found.pop("check")["insist"] is True
+    assert found == {
+        "teacher": {"path": "t.pt", "arch": "f.py:g", "args": {"a": "b"}, "mean": [0.5], "std": [0.25]},
+        "student": "vit",
+        "student_args": {"layers": [1, 2], "b": "x"},
+        "student_stride": 4,
+        "student_weights": "w.pt",
+        "data": {"data": "d", "data_dir": "there", "image_size": 16, "train_images": 99},
+        "threat": {"norm": "L2", "eps": 0.5},
+        "loss": {
+            **{"ce_weight": 0.1, "kl_weight": 0.2, "iga_weight": 0.3, "iga_ramp": 0.4, "temperature": 5},
+            "input_noise": "none",
+        },
+        "run": {
+            **{"epochs": 6, "batch_size": 7, "lr": 0.8, "weight_decay": 0.9, "ema": 0.11, "augment": "crop"},
+            **{"seed": 12, "device": "cpu", "precision": "bf16"},
+        },
+    }
+
+
+# The rest asks a process of its own.
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["distill", "--help"],
+        ["distill", "--no-such-option"],
+        ["evaluate", "--data", "digits", "--eps", "8"],
+        ["evaluate", "m.pt", "--data", "digits", "--eps", "0.1", "--attack", "fgsm"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_usage_errors_answer_without_importing_torch(words: list[str]) -> None:
+    watch = (
+        "import sys; from kdcompress.__main__ import app\n"
+        f"try: app({words!r})\n"
+        "except SystemExit as stop: code = stop.code\n"
+        "print('LOADED', code, sorted({'torch', 'timm', 'sklearn', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", watch], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stderr.splitlines()[-1] == f"LOADED {0 if words[-1] in ('--help', '--version') else 2} []", ran.stderr
+
+
+def test_the_real_command_refuses_in_one_line(teacher: list[str], pictures: Path, tmp_path: Path) -> None:
+    ran = process("evaluate", tmp_path / "nowhere.pt", "--data", pictures, "--eps", "4/255", "--device", "cpu")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert [line for line in ran.stderr.splitlines() if line.startswith("error:")] == [ran.stderr.splitlines()[-1]]
+    assert "Traceback" not in ran.stderr and "Warning" not in ran.stderr
+
+
+def test_the_real_command_misses_a_gate_with_1_obeys_no_color_and_shows_no_bars(
+    teacher: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    ran = process(
+        *("evaluate", *teacher, "--data", pictures, "--eps", "4/255", "--device", "cpu", "--attack", "pgd-2"),
+        *("--certify-images", 0, "--max-params", 1, "--report", tmp_path / "report.json"),
+        env=os.environ | {"NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert "MISSED --max-params" in ran.stdout
+    assert json.loads((tmp_path / "report.json").read_text())["gates"][0]["met"] is False
+    assert not re.search(r"\x1b|\r", ran.stdout + ran.stderr)
+    assert "Traceback" not in ran.stderr and "Warning" not in ran.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_bug(student: Path, pictures: Path) -> None:
+    words = ("evaluate", student / "student.safetensors", "--data", pictures, "--eps", "4/255", "--device", "cpu")
+    words = (*words, "--attack", "none", "--certify-images", "0", "--format", "json")
+    read, write = os.pipe()
+    os.close(read)  # nobody listens
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "kdcompress", *map(str, words)],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        )
+    finally:
+        os.close(write)
+    assert "Traceback" not in ran.stderr and "BrokenPipe" not in ran.stderr, ran.stderr
+    assert ran.returncode == 2
+
+
+def test_a_real_interrupt_while_training_leaves_nothing_and_exits_with_130(distil: list[str], tmp_path: Path) -> None:
+    longer = [*distil, "--epochs", "100000"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "kdcompress", *longer],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert running.stderr is not None
+    for line in running.stderr:  # until training has begun
+        if line.startswith("loss:"):
+            break
+    time.sleep(0.5)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert (running.returncode, out) == (130, ""), err
+    assert "interrupted" in err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
