@@ -63,6 +63,7 @@ def _distillation(settings: DemoSettings, teacher: Path, iga_weight: object) -> 
         teacher=ModelFile(path=teacher),
         student=settings.student,
         student_args=settings.student_args,
+        student_stride=settings.student_stride,
         data=DataSettings(data="digits"),
         threat=settings.threat,
         loss=LossSettings.of(iga_weight=iga_weight),

@@ -189,11 +189,12 @@ class EvaluateSettings(Settings):
 class DemoSettings(Settings):
     """The demo's networks and budgets, sized for two CPU cores and six minutes.
 
-    examples/demo has the command that trained the teacher and the measurements behind these figures.
+    examples/digits has the command that trained the teacher and the measurements behind these figures.
     """
 
     student: str = "resnet18"
-    student_args: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
+    student_args: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32], "act_layer": "silu"}
+    student_stride: int = 8
     threat: ThreatSettings = ThreatSettings(norm="Linf", eps=0.15)
-    run: RunSettings = RunSettings(epochs=40, batch_size=64)
+    run: RunSettings = RunSettings(epochs=60, batch_size=64, lr=1e-2)
     evaluation: EvaluationSettings = EvaluationSettings(images=100, certify_images=0)

@@ -16,7 +16,13 @@ from kdcompress import DataSettings, DistillSettings, LossSettings, ModelFile, R
 from kdcompress.training.recipes import scaled_iga_weight
 
 ROOT = Path(__file__).parents[2]
-STUDENT = {"layers": [1, 1, 1, 1], "channels": [16, 24, 32, 40], "act_layer": "silu", "stem_type": "deep", "stem_width": 8}
+STUDENT = {
+    "layers": [1, 1, 1, 1],
+    "channels": [16, 24, 32, 40],
+    "act_layer": "silu",
+    "stem_type": "deep",
+    "stem_width": 8,
+}
 MULTIPLES = (0.0, 1.0, 2.0, 4.0, 6.0)
 CE_WEIGHTS = (0.0, 1.0)
 
@@ -63,7 +69,10 @@ def main() -> None:
     options = parser.parse_args()
     base = {"digits": digits, "cifar10": cifar10}[options.study](options.teacher, options.data)
     dimensions = {"digits": 16 * 16, "cifar10": 3 * 32 * 32}[options.study]
-    print("ce weight | multiple | iga weight | held-out clean, each seed | held-out PGD-10, each seed | mean PGD-10", flush=True)
+    print(
+        "ce weight | multiple | iga weight | held-out clean, each seed | held-out PGD-10, each seed | mean PGD-10",
+        flush=True,
+    )
     for ce, multiple in itertools.product(options.ce_weights, options.multiples):
         weight = scaled_iga_weight(base.threat.threat, dimensions, multiple)
         records = []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdcompress.errors import TrainingError
 from kdcompress.progress import Epoch, Listener, Step, Validation
 from kdcompress.settings import RunSettings
-from kdcompress.training.loop import READ_EVERY, Fitted, fit
+from kdcompress.training.loop import READ_EVERY, VALIDATIONS, Fitted, fit
 from kdcompress.training.recipes import Recipe
 
 CPU = torch.device("cpu")
@@ -147,10 +147,13 @@ def test_validation_sees_the_averaged_network_in_eval_mode() -> None:
     assert any((a - b).abs().max() > 1e-4 for a, b in zip(weights[0], raw, strict=True))
 
 
-@pytest.mark.parametrize(("epochs", "validated"), [(1, [1]), (3, [1, 2, 3]), (25, [3, 6, 9, 12, 15, 18, 21, 24, 25])])
-def test_long_runs_are_validated_about_ten_times_and_always_at_the_end(epochs: int, validated: list[int]) -> None:
+@pytest.mark.parametrize("epochs", [1, 3, 2 * VALIDATIONS, 25, 47])
+def test_long_runs_are_validated_at_even_distances_a_few_times_and_always_at_the_end(epochs: int) -> None:
     history = run_fit(epochs=epochs).history
-    assert [epoch.epoch for epoch in history if epoch.validation is not None] == validated
+    validated = [epoch.epoch for epoch in history if epoch.validation is not None]
+    every = validated[0]
+    assert validated == sorted({*range(every, epochs + 1, every), epochs})
+    assert min(epochs, VALIDATIONS) // 2 <= len(validated) <= VALIDATIONS + 1
     assert [epoch.epoch for epoch in history] == list(range(1, epochs + 1))
 
 
