@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from kdcompress.errors import UsageError
 from kdcompress.threat import Norm, ThreatModel, parse_eps
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")]
 Eps = Annotated[float, BeforeValidator(lambda value: parse_eps(value) if isinstance(value, str) else value)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -34,6 +34,8 @@ class Settings(BaseModel):
             first = error.errors()[0]
             option = f"--{first['loc'][0]}".replace("_", "-") if first["loc"] else "options"
             message = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "string_pattern_mismatch":  # the choices in words, not the pattern
+                message = f"must be {cls.model_fields[str(first['loc'][0])].description}"
             raise UsageError(f"{option}: {message[0].lower()}{message[1:]}, got {first['input']}") from None
 
 
@@ -117,7 +119,9 @@ class EvaluationSettings(Settings):
     Smoothing: n = 1,000 draws on 100 images certify at most 2.46 sigma; a published table needs n = 100,000.
     """
 
-    attack: Annotated[str, Field(pattern=r"^(autoattack|pgd-[1-9]\d*|none)$")] = "autoattack"
+    attack: Annotated[
+        str, Field(pattern=r"^(autoattack|pgd-[1-9]\d*|none)$", description="autoattack, pgd-N or none")
+    ] = "autoattack"
     images: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     device: Device = "auto"

@@ -1,4 +1,4 @@
-"""The measurement behind the defaults of the loss: held-out accuracy of one student under several settings, three seeds.
+"""The measurement behind the defaults of the loss: held-out accuracy of one student, several settings, three seeds.
 
     python examples/benchmarks/defaults.py digits
     python examples/benchmarks/defaults.py cifar10 --teacher resnet4b.pth --data cifar10/

@@ -53,7 +53,7 @@ def smoothing(
         radii.append(radius)
         rights.append(answer == int(y))
         on_progress(len(radii), len(images))
-    cap = radius_cap(n, sigma=sigma, alpha=alpha)
+    cap = max(0.0, radius_cap(n, sigma=sigma, alpha=alpha))  # too few draws certify nothing
     return Smoothing(
         sigma=sigma,
         n0=settings.n0,
@@ -66,5 +66,5 @@ def smoothing(
 
 
 def _curve(radii: Tensor, rights: Tensor, *, step: float, cap: float) -> tuple[CertifiedRate, ...]:
-    grid = [step * i for i in range(math.floor(cap / step) + 1)] if cap > 0 else [0.0]
+    grid = [step * i for i in range(math.floor(cap / step) + 1)]
     return tuple(CertifiedRate(**rate(rights & (radii >= radius)).model_dump(), radius=radius) for radius in grid)

@@ -162,7 +162,7 @@ def train_network(
         for x, y in images.batches(batch_size, device=device, order=shuffled, drop_last=True):
             yield augment(x, generator=views, flips=flips, crop_padding=data.crop_padding if crops else 0), y
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(run.seed)  # dropout and stochastic depth know only the global generator
         return fit(
             network.to(device),
