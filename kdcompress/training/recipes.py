@@ -28,7 +28,7 @@ Chosen on held-out images (clean / PGD-10), one seed each, lr 1e-2, 2026-11-22, 
 
 | data, teacher, student                               | epochs | ce | ramp | multiple | clean | PGD-10 |
 |------------------------------------------------------|--------|----|------|----------|-------|--------|
-| CIFAR-10 (20,000 images), ResNet-4B, ResNet-18 of 61k| 6      | 0  | -    | 0 (KD)   | .596  | .272   |
+| CIFAR-10 (20,000), ResNet-4B, ResNet-18 of 61k       | 6      | 0  | -    | 0 (KD)   | .596  | .272   |
 |                                                      | 6      | 1  | .5   | 2        | .567  | .431   |
 |                                                      | 6      | 0  | .5   | 2        | .552  | .450   |
 |                                                      | 6      | 0  | .5   | 4        | .538  | .454   |
@@ -39,9 +39,9 @@ Chosen on held-out images (clean / PGD-10), one seed each, lr 1e-2, 2026-11-22, 
 | digits, an earlier teacher, ResNet-18 of 39k         | 60     | 1  | .7   | 6        |       | .44    |
 |                                                      | 60     | 0  | .3   | 6        |       | .56    |
 
-One multiple serves both data sets, although eps sqrt(D) differs by a factor of five: that is what the scale is for. Above
-4 clean accuracy is paid for little. The hard labels' cross-entropy works against the alignment: without it (ce 0, the
-teacher's outputs alone) the student keeps more.
+One multiple serves both data sets, although eps sqrt(D) differs by a factor of five: that is what the scale is for.
+Above 4 clean accuracy is paid for little. The hard labels' cross-entropy works against the alignment: without it (ce 0,
+the teacher's outputs alone) the student keeps more.
 """
 
 

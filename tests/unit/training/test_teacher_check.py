@@ -88,32 +88,74 @@ def test_the_share_that_must_be_kept_counts_from_the_clean_accuracy(
     assert (found.problems == ()) is passes
 
 
-def test_a_loss_that_bends_in_the_ball_is_named(halves: Split) -> None:
-    class Bent(nn.Module):
+class Rippled(nn.Module):
+    """The brightness of a third of the image against another's, and a ripple in it that no gradient foretells."""
+
+    def __init__(self, ripple: float) -> None:
+        super().__init__()
+        self.ripple = ripple
+
+    def forward(self, x: Tensor) -> Tensor:
+        margin = 20 * (x.flatten(1).mean(1, keepdim=True) - 102 / 255)
+        return torch.cat([-margin, margin], 1) + self.ripple * torch.sin(40 * margin) * torch.tensor([1.0, -1.0])
+
+
+@pytest.fixture
+def four_in_ten() -> Split:
+    """Two classes by brightness: 40% of the images so far from the edge that eps = 8/255 does not turn them."""
+    labels = torch.arange(100) % 2
+    far = (torch.arange(100) < 40).long()
+    brightness = 102 + (2 * labels - 1) * (2 + 38 * far)
+    return split_from_pixels(brightness[:, None, None, None].expand(100, 1, 8, 8).to(torch.uint8).contiguous(), labels)
+
+
+@pytest.mark.parametrize(("ripple", "passes"), [(0.0, True), (1.0, False)])
+def test_between_a_quarter_and_a_half_a_teacher_must_be_near_to_linear(
+    four_in_ten: Split, ripple: float, passes: bool
+) -> None:
+    found = check(Rippled(ripple), four_in_ten)
+    assert 0.25 < found.pgd_accuracy / found.clean_accuracy < 0.5
+    assert (found.remainder <= 0.4, found.problems == ()) == (passes, passes)
+    assert passes or f"misses {found.remainder:.3f}" in found.problems[0]
+
+
+def test_a_robust_teacher_passes_however_its_loss_bends(robust: nn.Sequential, halves: Split) -> None:
+    with torch.no_grad():
+        robust[1].weight.mul_(60)  # sure of every image: CE is flat at x and rises only near the ball's edge
+    found = check(robust, halves)
+    assert (found.pgd_accuracy, found.problems) == (1.0, ())
+    assert found.remainder > 0.4
+
+
+def test_logits_so_large_that_ce_has_no_gradient_do_not_hide_a_natural_teacher(
+    natural: nn.Module, faint: Split
+) -> None:
+    class Steep(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            # Robust answers (class 0 or not is far from any edge), and a ripple that no gradient foretells.
-            rows = torch.stack([x[:, 0, 3 * k : 3 * k + 2].mean((1, 2)) for k in range(3)], 1) * 20
-            return rows + 4 * torch.sin(400 * x.flatten(1).mean(1, keepdim=True)) * torch.tensor([1.0, 0.0, -1.0])
+            logits: Tensor = 1e4 * natural(x)
+            return logits
 
-    found = check(Bent(), halves, ThreatModel("Linf", 4 / 255), min_pgd_share=0.0)
-    assert found.remainder > 0.2
-    assert any("not linear" in problem and f"{found.remainder:.3f}" in problem for problem in found.problems)
+    found = check(Steep(), faint)
+    assert (found.clean_accuracy, found.pgd_accuracy) == (1.0, 0.0)
+    assert "PGD-20" in found.problems[0]
 
 
-def test_a_loss_that_overflows_does_not_pass_even_if_the_first_batch_is_sound(
-    halves: Split, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sound_batches", [0, 1])
+def test_a_teacher_whose_outputs_overflow_is_refused_even_if_the_first_batch_is_sound(
+    robust: nn.Module, halves: Split, monkeypatch: pytest.MonkeyPatch, sound_batches: int
 ) -> None:
     monkeypatch.setattr("kdcompress.training.teacher_check.BATCH", 30)
 
     class Overflowing(nn.Module):
-        seen = 0
+        passes = 0
 
         def forward(self, x: Tensor) -> Tensor:
-            bright = torch.stack([x[:, 0, 3 * k : 3 * k + 2].mean((1, 2)) for k in range(3)], 1)
-            self.seen += 1
-            return bright * (torch.inf if self.seen > 1 + 21 + 1 else 1.0)  # after one batch's clean, PGD-20, attacked
+            self.passes += 1
+            logits: Tensor = robust(x)
+            return logits * (torch.inf if self.passes > 45 * sound_batches else 1.0)  # 45 passes a batch
 
-    assert any("not linear" in problem for problem in check(Overflowing(), halves).problems)
+    with pytest.raises(TeacherError, match="not finite"):
+        check(Overflowing(), halves, insist=True)
 
 
 @pytest.mark.parametrize("wrong", ["classes in another order", "constant"])
