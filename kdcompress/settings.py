@@ -199,12 +199,12 @@ class DemoSettings(Settings):
     student: str = "resnet18"
     student_args: dict[str, Any] = {
         "layers": [1, 1, 1, 1],
-        "channels": [16, 24, 32, 40],
+        "channels": [16, 32, 48, 64],
         "act_layer": "silu",
         "stem_type": "deep",
         "stem_width": 8,
     }
     student_stride: int = 8
     threat: ThreatSettings = ThreatSettings(norm="Linf", eps=0.15)
-    run: RunSettings = RunSettings(epochs=90, batch_size=64, lr=1e-2)
+    run: RunSettings = RunSettings(epochs=60, batch_size=64, lr=1e-2)
     evaluation: EvaluationSettings = EvaluationSettings(images=100, certify_images=0)

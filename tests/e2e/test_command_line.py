@@ -34,6 +34,7 @@ OPTIONS = {
     "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
     "--norm --eps --images --attack --seed --device --min-clean-accuracy --min-robust-accuracy --max-robust-drop "
     "--max-params --gate-on --report --format",
+    "demo": "--images --seed --device --report --picture --format",
 }
 
 
