@@ -206,5 +206,5 @@ class DemoSettings(Settings):
     }
     student_stride: int = 8
     threat: ThreatSettings = ThreatSettings(norm="Linf", eps=0.15)
-    run: RunSettings = RunSettings(epochs=60, batch_size=64, lr=1e-2)
+    run: RunSettings = RunSettings(epochs=45, batch_size=64, lr=1e-2)
     evaluation: EvaluationSettings = EvaluationSettings(images=100, certify_images=0)
