@@ -47,12 +47,13 @@ def draw_accuracies(report: Report, path: Path) -> None:
             capsize=3,
         )
         for place, rate in found:
-            axes.annotate(f"{rate.value:.0%}", (place, 3), ha="center", color="black")
+            axes.annotate(f"{rate.value:.0%}", (place, 100 * rate.high + 1), ha="center", va="bottom", color="black")
     axes.set_xticks(
         range(len(report.models)),
         [f"{NAMES.get(name, name)}\n{model.params:,} parameters" for name, model in report.models.items()],
     )
-    axes.set_ylim(0, 105)
+    axes.set_ylim(0, 112)  # room for the labels above the whiskers
+    axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("accuracy, %")
     axes.set_title(f"{report.data.name}, {report.data.images} test images, {threat}")
     axes.spines[["top", "right"]].set_visible(False)

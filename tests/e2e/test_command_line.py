@@ -353,6 +353,8 @@ def test_a_reader_that_leaves_early_is_no_bug(student: Path, pictures: Path) -> 
 
 def test_a_real_interrupt_while_training_leaves_nothing_and_exits_with_130(distil: list[str], tmp_path: Path) -> None:
     longer = [*distil, "--epochs", "100000"]
+    # Where these tests run in the background, the shell has SIGINT ignored, and the child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(
         [sys.executable, "-m", "kdcompress", *longer],
         stdout=subprocess.PIPE,
@@ -366,7 +368,10 @@ def test_a_real_interrupt_while_training_leaves_nothing_and_exits_with_130(disti
             break
     time.sleep(0.5)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=30)
+    try:
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert (running.returncode, out) == (130, ""), err
     assert "interrupted" in err and "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
