@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 import typer
 
+from kdcompress.cli.commands import Commands
 from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
 from kdcompress.cli.evaluate import evaluate
@@ -11,6 +12,7 @@ from kdcompress.cli.train import train
 
 app = typer.Typer(
     name="kdcompress",
+    cls=Commands,
     help="Compress a robust network into a small timm student, and prove what was kept.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

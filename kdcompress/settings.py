@@ -33,10 +33,16 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             option = f"--{first['loc'][0]}".replace("_", "-") if first["loc"] else "options"
-            message = first["msg"].removeprefix("Value error, ")
             if first["type"] == "string_pattern_mismatch":  # the choices in words, not the pattern
-                message = f"must be {cls.model_fields[str(first['loc'][0])].description}"
-            raise UsageError(f"{option}: {message[0].lower()}{message[1:]}, got {first['input']}") from None
+                first["msg"] = f"must be {cls.model_fields[str(first['loc'][0])].description}"
+            raise UsageError(f"{option}: {in_words(first)}") from None
+
+
+def in_words(problem: Any) -> str:
+    """What was expected and what was found, of one entry of `ValidationError.errors()`."""
+    expected = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    found = problem["input"]
+    return f"{expected[0].lower()}{expected[1:]}" + ("" if f"{found!r} is not" in expected else f", got {found}")
 
 
 class DataSettings(Settings):

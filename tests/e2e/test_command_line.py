@@ -105,19 +105,29 @@ def test_the_version_is_the_packages(run: Any) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["distill", "--iga-wieght", "1"],
-        ["evaluate", "--data", "digits"],  # eps is missing
-        ["evaluate", "--data", "digits", "--eps", "4/255", "--images", "many"],
-        ["evaluate", "--data", "digits", "--eps", "4/255", "--norm", "L1"],
-        ["evaluate", "--data", "digits", "--eps", "4/255", "--format", "xml"],
-        ["compress"],
+        ["distill", "--iga-wieght", "1", ">", "--iga-wieght", "--iga-weight"],
+        ["evaluate", "--data", "digits", ">", "--eps"],
+        ["evaluate", "--data", "digits", "--eps", "4/255", "--images", "many", ">", "--images", "many", "integer"],
+        ["evaluate", "--data", "digits", "--eps", "4/255", "--norm", "L1", ">", "--norm", "L1", "Linf"],
+        ["evaluate", "--data", "digits", "--eps", "4/255", "--format", "xml", ">", "--format", "xml", "json"],
+        ["demo", "--images", "9999", ">", "--images", "360", "9999"],
+        ["demo", "twice", ">", "twice"],
+        ["distil", ">", "distill"],
     ],
     ids=" ".join,
 )
-def test_a_command_that_cannot_be_understood_exits_with_2_and_says_so_on_stderr(run: Any, words: list[str]) -> None:
-    ran = run(*words)
+def test_what_is_typed_wrong_exits_with_2_and_one_line_on_stderr(run: Any, words: list[str]) -> None:
+    where = words.index(">")
+    ran = run(*words[:where])
     assert (ran.code, ran.stdout) == (2, "")
-    assert ran.stderr and "Traceback" not in ran.stderr
+    assert ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1 and "--help'" in ran.stderr
+    assert all(word in ran.stderr for word in words[where + 1 :])
+
+
+def test_without_a_command_the_commands_are_shown(run: Any) -> None:
+    ran = run()
+    assert ran.code == 2
+    assert all(name in ran.stdout for name in OPTIONS) and ran.stderr == ""
 
 
 def test_json_is_all_there_is_on_stdout_and_progress_is_on_stderr(run: Any, distil: list[str]) -> None:
