@@ -10,9 +10,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from PIL import Image
-
-from kdcompress.data.items import IMAGE_SUFFIXES
+from kdcompress.data.items import IMAGE_SUFFIXES, open_image
 from kdcompress.data.tree import Tree
 from kdcompress.errors import DataError
 
@@ -73,7 +71,7 @@ def tar_tree(path: Path, limit: int, on_read: Callable[[int, int], None] | None 
         return sorted(folders.get(folder, ())), sorted(files.get(folder, ()))
 
     notes = (f"{skipped} links or special files in the archive are ignored",) if skipped else ()
-    return Tree(str(path), children, lambda name: Image.open(io.BytesIO(images[name]))), notes
+    return Tree(str(path), children, lambda name: open_image(io.BytesIO(images[name]))), notes
 
 
 def _decompressed(raw: IO[bytes]) -> IO[bytes]:

@@ -31,8 +31,9 @@ _GREY_MODES = frozenset({"1", "L"})
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
-def common_size(splits: Sequence[Items], image_size: int | None) -> Size:
-    """(C, H, W) that the images of all `splits` will have: one channel where every image is grey, else three.
+def common_size(splits: Sequence[Items], image_size: int | None, *, colour: bool = False) -> Size:
+    """(C, H, W) that the images of all `splits` will have: one channel where every image is grey and `colour`
+    is not asked for, else three.
 
     H and W are those of the first image, or `image_size`.
     """
@@ -40,8 +41,10 @@ def common_size(splits: Sequence[Items], image_size: int | None) -> Size:
     if image_size is not None:
         width = height = image_size
     # Reading every header costs a tenth of decoding, so colour data, the usual case, is recognised by a few of them.
-    grey = all(_is_grey(items, range(0, len(items), max(1, len(items) // _PEEKED))) for items in splits) and all(
-        _is_grey(items, range(len(items))) for items in splits
+    grey = (
+        not colour
+        and all(_is_grey(items, range(0, len(items), max(1, len(items) // _PEEKED))) for items in splits)
+        and all(_is_grey(items, range(len(items))) for items in splits)
     )
     return (1 if grey else 3, height, width)
 

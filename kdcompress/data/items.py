@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
@@ -9,6 +11,13 @@ from kdcompress.errors import DataError
 
 # Formats that PIL reads on every platform without plug-ins, and that other tools' image folders accept.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# The decoders behind those suffixes. PIL has others that run programs (Ghostscript, for PostScript named x.png).
+_DECODERS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def open_image(source: str | Path | IO[bytes]) -> Image.Image:
+    """The image in a file, opened and not yet decoded, by its content and never by a program of its choice."""
+    return Image.open(source, formats=_DECODERS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,6 +62,7 @@ def load_data(
     image_size: int | None = None,
     splits: Collection[Literal["train", "test"]] = ("train", "test"),
     train_images: int | None = None,
+    colour: bool = False,
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Data:
@@ -83,6 +84,7 @@ def load_data(
         splits: what to load. The hold-out comes with the training split.
         train_images: keep so many training images, balanced by class, before the hold-out is cut. The digits' hold-out
             is fixed, so there the rest of the training split is thinned.
+        colour: three channels even where every image is grey, for a model that was made for three. The digits keep one.
         seed: chooses the hold-out and the kept training images.
         on_progress: told (what, done, total) in the calling thread.
 
@@ -95,6 +97,8 @@ def load_data(
     for name, value in (("--image-size", image_size), ("--train-images", train_images)):
         if value is not None and value < 1:
             raise DataError(f"{name} must be at least 1, got {value}")
+    if data_dir is not None and not is_scheme(spec):
+        raise DataError(f"--data-dir is for timm's schemes such as torch/cifar10, got --data {spec}; leave it out")
     if spec == "digits":
         return _digits(image_size, splits, train_images, seed)
     found, notes = _found(spec, data_dir, splits, on_progress)
@@ -108,7 +112,7 @@ def load_data(
     train_at, holdout_at = _train_and_holdout(wanted.get("train"), train_images, seed)
     if "train" in wanted:
         wanted["train"] = wanted["train"].subset(train_at + holdout_at)
-    size = common_size(list(wanted.values()), image_size)
+    size = common_size(list(wanted.values()), image_size, colour=colour)
     loaded = {split: _loaded(split, items, size, image_size, on_progress) for split, items in wanted.items()}
     train = loaded.get("train")
     return Data(
@@ -128,7 +132,7 @@ def _digits(image_size: int | None, splits: Collection[str], train_images: int |
     parts = digits_splits(image_size)
     train, side = parts["train"], image_size or DIGITS_SIDE
     if train_images is not None:
-        _check_enough(train_images, len(train))
+        _check_enough(train_images, len(train), 10)
         train = train.subset(balanced_positions(train.ids, train.labels.tolist(), train_images, seed))
     return Data(
         name="digits",
@@ -168,7 +172,7 @@ def _train_and_holdout(items: Items | None, train_images: int | None, seed: int)
         return [], []
     kept = list(range(len(items)))
     if train_images is not None:
-        _check_enough(train_images, len(items))
+        _check_enough(train_images, len(items), len(set(items.labels)))
         kept = balanced_positions(items.ids, items.labels, train_images, seed)
     ids, labels = [items.ids[i] for i in kept], [items.labels[i] for i in kept]
     count = min(max(1, len(kept) // HOLDOUT_SHARE), HOLDOUT_MOST)
@@ -181,7 +185,11 @@ def _train_and_holdout(items: Items | None, train_images: int | None, seed: int)
     return [i for i in kept if i not in held], sorted(held)
 
 
-def _check_enough(train_images: int, available: int) -> None:
+def _check_enough(train_images: int, available: int, classes: int) -> None:
+    if train_images < 2 * classes:
+        raise DataError(
+            f"--train-images must be at least {2 * classes}, two of each of the {classes} classes, got {train_images}"
+        )
     if train_images > available:
         raise DataError(
             f"--train-images must be at most the {available} images of the training split, got {train_images}"

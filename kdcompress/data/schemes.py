@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from kdcompress.data.items import Items
+from kdcompress.data.items import Items, open_image
 from kdcompress.data.tree import folder_tree, tree_splits
 from kdcompress.errors import DataError, did_you_mean
 
@@ -91,7 +91,7 @@ def _items(spec: str, data_dir: Path | None, split: str, names: Sequence[str], l
         if isinstance(image, Image.Image):
             return image
         with image:  # an open file, which PIL would not close
-            return Image.open(io.BytesIO(image.read()))
+            return open_image(io.BytesIO(image.read()))
 
     return _labelled(dataset, split, _labels(source), opened)
 

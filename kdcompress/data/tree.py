@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from kdcompress.data.items import IMAGE_SUFFIXES, Items, listed
+from kdcompress.data.items import IMAGE_SUFFIXES, Items, listed, open_image
 from kdcompress.errors import DataError
 
 # Folders that may hold the test split, best first.
@@ -44,7 +44,7 @@ def folder_tree(root: Path) -> Tree:
         # A broken link counts as a file: opening it names it, leaving it out would shrink the data unnoticed.
         return sorted(name for name, folder in kinds if folder), sorted(name for name, folder in kinds if not folder)
 
-    return Tree(str(root), children, lambda path: Image.open(os.path.join(root, path)))  # noqa: PTH118 (faster)
+    return Tree(str(root), children, lambda path: open_image(os.path.join(root, path)))  # noqa: PTH118 (faster)
 
 
 def tree_splits(tree: Tree) -> tuple[dict[str, Items], tuple[str, ...]]:
@@ -70,6 +70,8 @@ def tree_splits(tree: Tree) -> tuple[dict[str, Items], tuple[str, ...]]:
     if tests:
         splits["test"] = _items(tree, base + tests[0])
     notes = tuple(f"{tests[0]} is the test split; {ignored} is ignored" for ignored in tests[1:])
+    if tests and tests[0] != "test" and not notes:
+        notes = (f"there is no test split; {tests[0]} stands in for it",)
     return splits, notes
 
 

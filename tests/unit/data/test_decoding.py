@@ -10,6 +10,7 @@ from PIL import Image
 from kdcompress.data import decoding
 from kdcompress.data.decoding import common_size, decoded
 from kdcompress.data.items import Items
+from kdcompress.data.tree import folder_tree
 from kdcompress.errors import DataError
 
 
@@ -111,6 +112,25 @@ def test_another_size_names_the_file_and_both_sizes_and_the_option() -> None:
     with pytest.raises(DataError, match=r"train/a/1 is 3x4 pixels, the first image is 5x3: .*--image-size") as caught:
         decoded(items(noise(5, 3), noise(3, 4)), (3, 3, 5), None, [0, 1])
     assert "\n" not in str(caught.value)
+
+
+def test_a_program_is_never_run_whatever_an_image_says_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PIL hands PostScript to Ghostscript."""
+    ran = tmp_path / "ran"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {ran}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    image = Items(("a", "b"), ("a/x",), (0,), lambda i: folder_tree(tmp_path).open("x.png"), "train/")
+    with pytest.raises(DataError, match=r"^train/a/x: expected an image, found a damaged or foreign"):
+        decoded(image, (3, 8, 8), None, [0])
+    assert not ran.exists()
+
+
+def test_colour_can_be_asked_for_where_all_is_grey() -> None:
+    grey = items(Image.new("L", (4, 3), 7))
+    assert common_size([grey], None) == (1, 3, 4)
+    assert common_size([grey], None, colour=True) == (3, 3, 4)
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.9])

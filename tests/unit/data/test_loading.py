@@ -54,7 +54,7 @@ class TestLayout:
     def test_val_is_the_test_split_where_there_is_no_test(self, write_tree: WriteTree, name: str) -> None:
         data = load_data(str(write_tree(splits=("train", name), per_class=3)))
         assert len(parts(data)[2]) == 6
-        assert data.notes == ()
+        assert data.notes == (f"there is no test split; {name} stands in for it",)
 
     def test_val_beside_test_is_ignored_with_a_note(self, write_tree: WriteTree) -> None:
         root = write_tree(splits=("train", "test"), per_class=3)
