@@ -11,6 +11,9 @@ import typer
 
 from kdcompress.errors import EXIT_BUG, EXIT_CANNOT_RUN, EXIT_INTERRUPTED, KdcompressError
 
+_NO_MEMORY = "can't allocate memory"
+"""In the plain RuntimeError that PyTorch raises for want of memory on a CPU."""
+
 
 @contextmanager
 def boundary() -> Iterator[None]:
@@ -38,8 +41,8 @@ def _known(error: Exception) -> str | None:
     """The line for failures of the machine rather than of the program."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full, writing {error.filename or 'a file'}; free some space and run again"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out of memory; use a smaller --batch-size"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(error):
+        return "out of memory; use a smaller --batch-size or --image-size"
     return None
 
 

@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import MEASURES, OUTPUT, Format
-from kdcompress.cli.output import emit, refuse_unwritable, stderr, write_whole
+from kdcompress.cli.output import deliver, refuse_unwritable, stderr
 from kdcompress.errors import EXIT_GATE_MISSED
 from kdcompress.settings import DemoSettings, EvaluationSettings, RunSettings
 
@@ -44,19 +44,17 @@ def demo(
             evaluation=EvaluationSettings.of(images=images, certify_images=0, device=device),
         )
         from kdcompress.demo import demo as demonstrated
-        from kdcompress.demo import sentence
         from kdcompress.render.console import demonstration
         from kdcompress.render.progress import listening
 
         with listening(stderr()) as listener:
             result = demonstrated(settings, listener=listener)
         text = result.model_dump_json(indent=2)
-        if report is not None:
-            write_whole(report, text + "\n")
+        files = {report: f"{text}\n".encode()}
         if picture is not None:
             from kdcompress.render.plots import draw_accuracies
 
-            draw_accuracies(result, picture)
-        emit(text, demonstration(result, sentence(result)), format)
+            files[picture] = draw_accuracies(result, picture.suffix)
+        deliver(text, demonstration(result), format, files)
         if not result.gates_met:
             raise typer.Exit(EXIT_GATE_MISSED)

@@ -45,12 +45,14 @@ def distill(
     student_stride: Annotated[
         int | None,
         typer.Option(
-            help="Image side over the side of the final map. [default: what leaves 4x4 positions]",
+            help="Image side over the side of the final map: 8 makes of 32x32 pixels 4x4 positions. "
+            "Default: what leaves 4x4 positions.",
             rich_help_panel=STUDENT,
         ),
     ] = None,
     student_weights: Annotated[
-        Path | None, typer.Option(help="Starting weights. [default: fresh]", rich_help_panel=STUDENT)
+        Path | None,
+        typer.Option(help="Starting weights, in a safetensors or torch file. Default: fresh.", rich_help_panel=STUDENT),
     ] = None,
     data_dir: options.DataDir = None,
     image_size: options.ImageSize = None,

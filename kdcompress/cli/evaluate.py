@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import GATES, MEASURES, OUTPUT, STUDENT, TEACHER, Format, default
-from kdcompress.cli.output import emit, refuse_unwritable, stderr, write_whole
+from kdcompress.cli.output import deliver, refuse_unwritable, stderr
 from kdcompress.errors import EXIT_GATE_MISSED
 from kdcompress.settings import DataSettings, EvaluateSettings, EvaluationSettings, GateSettings, ThreatSettings
 
@@ -22,16 +22,14 @@ def evaluate(
     norm: options.NormOption = "Linf",
     arch: Annotated[
         str | None,
-        typer.Option(help="MODEL's architecture, as --teacher-arch. [default: from the file]", rich_help_panel=STUDENT),
+        typer.Option(help="MODEL's architecture, as --teacher-arch. Default: from the file.", rich_help_panel=STUDENT),
     ] = None,
     arg: Annotated[
         list[str] | None, typer.Option(help="key=value for MODEL's builder; repeat for more.", rich_help_panel=STUDENT)
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(
-            help="MODEL's normalisation, as --teacher-mean. [default: from the file]", rich_help_panel=STUDENT
-        ),
+        typer.Option(help="MODEL's normalisation, as --teacher-mean. Default: from the file.", rich_help_panel=STUDENT),
     ] = None,
     std: Annotated[str | None, typer.Option(help="See --mean.", rich_help_panel=STUDENT)] = None,
     teacher: Annotated[
@@ -46,7 +44,7 @@ def evaluate(
     images: Annotated[
         int | None,
         typer.Option(
-            help="The first N of a seeded shuffle of the test split. [default: all]",
+            help="The first N of a seeded shuffle of the test split. Default: all.",
             rich_help_panel=options.DATA,
         ),
     ] = None,
@@ -143,8 +141,6 @@ def evaluate(
         with listening(stderr()) as listener:
             result = measured(settings, listener=listener)
         text = result.model_dump_json(indent=2)
-        if report is not None:
-            write_whole(report, text + "\n")
-        emit(text, evaluation(result), format)
+        deliver(text, evaluation(result), format, {report: f"{text}\n".encode()})
         if not result.gates_met:
             raise typer.Exit(EXIT_GATE_MISSED)

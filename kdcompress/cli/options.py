@@ -41,10 +41,10 @@ Data = Annotated[
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Root folder of a timm scheme.", rich_help_panel=DATA)]
 ImageSize = Annotated[
-    int | None, typer.Option(help="Resize and crop images to this side. [default: as they are]", rich_help_panel=DATA)
+    int | None, typer.Option(help="Resize and crop images to this side. Default: as they are.", rich_help_panel=DATA)
 ]
 TrainImages = Annotated[
-    int | None, typer.Option(help="Train on so many images, balanced by class. [default: all]", rich_help_panel=DATA)
+    int | None, typer.Option(help="Train on so many images, balanced by class. Default: all.", rich_help_panel=DATA)
 ]
 NormOption = Annotated[Norm, typer.Option("--norm", help="Norm of the perturbation.", rich_help_panel=THREAT)]
 Eps = Annotated[
@@ -87,7 +87,7 @@ FormatOption = Annotated[Format, typer.Option("--format", help="What stdout gets
 TeacherArch = Annotated[
     str | None,
     typer.Option(
-        help="timm name, CIFAR layout, package.module:function or file.py:function. [default: from the file]",
+        help="timm name, CIFAR layout, package.module:function or file.py:function. Default: from the file.",
         rich_help_panel=TEACHER,
     ),
 ]
@@ -98,7 +98,7 @@ TeacherArg = Annotated[
 TeacherMean = Annotated[
     str | None,
     typer.Option(
-        help="Its normalisation: one number a channel, such as 0.49,0.48,0.45, or none. [default: from the file]",
+        help="Its normalisation: one number a channel, such as 0.49,0.48,0.45, or none. Default: from the file.",
         rich_help_panel=TEACHER,
     ),
 ]

@@ -30,7 +30,8 @@ def train(
     model_stride: Annotated[
         int | None,
         typer.Option(
-            help="Image side over the side of the final map. [default: what leaves 4x4 positions]",
+            help="Image side over the side of the final map: 8 makes of 32x32 pixels 4x4 positions. "
+            "Default: what leaves 4x4 positions.",
             rich_help_panel=STUDENT,
         ),
     ] = None,

@@ -1,5 +1,7 @@
 """The folder a run leaves behind: all of it, or nothing."""
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ def refuse_used(out: Path, *, overwrite: bool) -> None:
     try:
         found = _names(out)
         _try_to_write(out)
+        if out.is_dir() and not os.access(out, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable")
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written: {error.strerror or error}; name another folder") from error
     foreign = [name for name in found if name not in RUN_FILES]
@@ -33,6 +37,8 @@ def refuse_used(out: Path, *, overwrite: bool) -> None:
 def _names(out: Path) -> list[str]:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out must be a folder, got the file {out}; name a new folder")
+    if out.resolve() == Path.cwd():
+        raise UsageError(f"--out must be a folder of its own, got the current one ({out}); name a folder inside it")
     if out.is_mount():  # it could not be renamed, which would be found out after the training
         raise UsageError(f"--out must be a folder of its own, got the mount point {out}; name a folder inside it")
     return sorted(path.name for path in out.iterdir()) if out.is_dir() else []
@@ -47,10 +53,14 @@ def _try_to_write(out: Path) -> None:
 
 
 @contextmanager
-def run_folder(out: Path) -> Iterator[Path]:
+def run_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """A new folder beside `out` that becomes `out` when the block ends, and vanishes if it fails.
 
-    An old run in `out` stays until the new one is whole.
+    An old run in `out` stays until the new one is whole. What another run or the user put there since `refuse_used`
+    stays too: then the new run is kept under another name.
+
+    Raises:
+        UsageError: if `out` was filled in the meantime; names the folder that the run is in.
     """
     out = out.resolve()  # a link to a folder stays a link
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -58,17 +68,34 @@ def run_folder(out: Path) -> Iterator[Path]:
     try:
         yield making
         making.chmod(0o755)  # mkdtemp's folders are private
-        if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-            out.replace(old / out.name)
-            try:
-                making.replace(out)
-            except BaseException:
-                (old / out.name).replace(out)
-                old.rmdir()
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            making.replace(out)
+        try:
+            refuse_used(out, overwrite=overwrite)
+            _take_place(making, out)
+        except (UsageError, OSError) as error:
+            kept = Path(tempfile.mkdtemp(prefix=f"{out.name}-", dir=out.parent))
+            making.replace(kept)
+            said = (
+                error if isinstance(error, UsageError) else f"--out {out} cannot be written: {error.strerror or error}"
+            )
+            raise UsageError(f"{said}. This run is finished and lies in {kept}") from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _take_place(new: Path, out: Path) -> None:
+    """`new` becomes `out`; what was there goes only when that has worked."""
+    if not out.exists():
+        new.replace(out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+    try:
+        out.replace(aside / out.name)
+        try:
+            new.replace(out)
+        except BaseException:
+            (aside / out.name).replace(out)
+            raise
+    except BaseException:
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,6 +1,7 @@
 """The whole path on 80 training images: distil, train, evaluate, judge."""
 
 import json
+import os
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+from PIL import Image
 
 from kdcompress.data import load_data
 from kdcompress.evaluation.accuracy import correct
@@ -139,6 +141,72 @@ def test_a_drop_gate_compares_the_two(run: Any, student: Path, teacher: list[str
     assert drop > 0  # two epochs are not enough
     assert run(*both, "--max-robust-drop", min(1, drop + 0.01)).code == 0
     assert run(*both, "--max-robust-drop", drop - 0.01).code == 1
+
+
+def test_gates_judge_the_student_where_a_teacher_is_named(
+    run: Any, student: Path, teacher: list[str], quick: list[object]
+) -> None:
+    both = ("evaluate", student / "student.safetensors", *teacher, *quick, "--certify-images", 0, "--format", "json")
+    gates = ("--min-robust-accuracy", 1, "--min-clean-accuracy", 1, "--max-params", 1000)
+    found = strict((ran := run(*both, *gates)).stdout)
+    teacher_robust, student_robust = (
+        found["models"][name]["robust_accuracy"]["value"] for name in ("teacher", "student")
+    )
+    assert teacher_robust == 1 > student_robust and ran.code == 1
+    assert {gate["model"] for gate in found["gates"]} == {"student"}
+    judged = {gate["name"]: gate["value"] for gate in found["gates"]}
+    assert judged["--min-robust-accuracy"] == student_robust
+    assert judged["--min-clean-accuracy"] == found["models"]["student"]["clean_accuracy"]["value"]
+    assert judged["--max-params"] == found["models"]["student"]["params"]
+
+
+def test_a_student_is_evaluated_at_the_size_it_was_made_for(
+    run: Any, student: Path, quick: list[object], pictures: Path, tmp_path: Path
+) -> None:
+    large = tmp_path / "large"
+    for path in pictures.rglob("*.png"):
+        into = large / path.relative_to(pictures)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.resize((32, 32), Image.Resampling.NEAREST).save(into)
+    words = ("evaluate", student / "student.safetensors", *quick, "--certify-images", 0, "--format", "json")
+    small = strict(run(*words).stdout)["models"]["student"]
+    shrunk = strict(run(*words, "--data", large).stdout)["models"]["student"]
+    assert (shrunk["clean_accuracy"], shrunk["macs"]) == (small["clean_accuracy"], small["macs"])
+    ran = run(*words, "--data", large, "--image-size", 16)
+    assert (ran.code, ran.stdout) == (2, "") and "add --image-size 8" in ran.stderr
+
+
+@pytest.mark.parametrize("how", ["link", "device"])
+def test_a_report_goes_through_a_link_or_into_a_device_and_both_stay(
+    run: Any, teacher: list[str], quick: list[object], tmp_path: Path, how: str
+) -> None:
+    target, place = tmp_path / "real.json", tmp_path / "report.json"
+    if how == "link":
+        place.symlink_to(target)
+    else:
+        os.mkfifo(place)
+        reader = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    ran = run("evaluate", *teacher, *quick, "--certify-images", 0, "--format", "json", "--report", place)
+    assert ran.code == 0, ran.stderr
+    if how == "link":
+        assert place.is_symlink() and target.read_text() == ran.stdout
+    else:
+        assert place.is_fifo() and os.read(reader, 1 << 16).decode() == ran.stdout
+        os.close(reader)
+
+
+def test_a_report_that_cannot_be_written_in_the_end_does_not_cost_the_result(
+    run: Any, teacher: list[str], quick: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kdcompress.cli.output._write_whole", full)
+    place = tmp_path / "report.json"
+    ran = run("evaluate", *teacher, *quick, "--certify-images", 0, "--format", "json", "--report", place)
+    assert ran.code == 2 and "Traceback" not in ran.stderr
+    assert strict(ran.stdout)["models"] and ran.stderr.splitlines()[-1].startswith(f"error: {place} cannot be written")
 
 
 def test_an_undecided_gate_is_printed_as_such(run: Any, teacher: list[str], quick: list[object]) -> None:

@@ -20,7 +20,7 @@ def listing(folder: Path) -> list[str]:
 
 
 def test_a_finished_block_leaves_the_folder_and_nothing_else(tmp_path: Path) -> None:
-    with run_folder(tmp_path / "out") as making:
+    with run_folder(tmp_path / "out", overwrite=True) as making:
         (making / "student.json").write_text("new")
         assert not (tmp_path / "out").exists()
     assert listing(tmp_path) == ["out", "out/student.json"]
@@ -29,7 +29,7 @@ def test_a_finished_block_leaves_the_folder_and_nothing_else(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
 def test_a_block_that_fails_or_is_interrupted_leaves_nothing(tmp_path: Path, failure: type[BaseException]) -> None:
-    with pytest.raises(failure), run_folder(tmp_path / "out") as making:
+    with pytest.raises(failure), run_folder(tmp_path / "out", overwrite=True) as making:
         (making / "student.json").write_text("half")
         raise failure
     assert listing(tmp_path) == []
@@ -39,7 +39,7 @@ def test_a_block_that_fails_or_is_interrupted_leaves_nothing(tmp_path: Path, fai
 def test_an_old_run_survives_a_new_one_that_fails(tmp_path: Path, failure: type[BaseException]) -> None:
     out = old_run(tmp_path / "out")
     before = listing(tmp_path)
-    with pytest.raises(failure), run_folder(out) as making:
+    with pytest.raises(failure), run_folder(out, overwrite=True) as making:
         (making / "student.json").write_text("half")
         raise failure
     assert listing(tmp_path) == before
@@ -50,24 +50,54 @@ def test_an_old_run_survives_where_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = old_run(tmp_path / "out")
-    before = listing(tmp_path)
     rename = Path.replace
 
-    def full(self: Path, target: Path) -> Path:
-        if (self / "student.json").is_file() and (self / "student.json").read_text() == "new":
-            raise OSError(28, "No space left on device")
+    def held(self: Path, target: Path) -> Path:
+        if target == out and (self / "student.json").read_text() == "new":
+            raise OSError(16, "Device or resource busy")
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"), run_folder(out) as making:
+    monkeypatch.setattr(Path, "replace", held)
+    with pytest.raises(UsageError, match=r"busy.* lies in") as caught, run_folder(out, overwrite=True) as making:
         (making / "student.json").write_text("new")
-    assert listing(tmp_path) == before
+    kept = Path(str(caught.value).split(" lies in ")[1])
+    assert (kept / "student.json").read_text() == "new"
     assert (out / "student.json").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, kept.name])
+
+
+@pytest.mark.parametrize(("overwrite", "name"), [(False, "student.json"), (True, "notes.txt")])
+def test_what_came_into_the_folder_during_the_run_stays_and_the_run_is_kept_beside_it(
+    tmp_path: Path, overwrite: bool, name: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match=f"{name}.* lies in") as caught, run_folder(out, overwrite=overwrite) as making:
+        (making / "student.json").write_text("new")
+        out.mkdir()
+        (out / name).write_text("theirs")
+    kept = Path(str(caught.value).split(" lies in ")[1])
+    assert (out / name).read_text() == "theirs" and (kept / "student.json").read_text() == "new"
+    assert kept.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_folder_that_cannot_be_moved_is_found_out_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="cannot be written: not writable"):
+        refuse_used(tmp_path / "out", overwrite=True)
+
+
+def test_the_current_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="got the current one"):
+        refuse_used(Path(), overwrite=False)
 
 
 def test_a_new_run_replaces_all_of_the_old_one(tmp_path: Path) -> None:
     out = old_run(tmp_path / "out")
-    with run_folder(out) as making:
+    with run_folder(out, overwrite=True) as making:
         (making / "student.json").write_text("new")
         assert (out / "student.json").read_text() == "old"
     assert listing(tmp_path) == ["out", "out/student.json"]
@@ -78,7 +108,7 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     old_run(tmp_path / "disk" / "runs")
     (tmp_path / "out").symlink_to(tmp_path / "disk" / "runs")
-    with run_folder(tmp_path / "out") as making:
+    with run_folder(tmp_path / "out", overwrite=True) as making:
         (making / "student.json").write_text("new")
     assert (tmp_path / "out").is_symlink()
     assert listing(tmp_path / "disk") == ["runs", "runs/student.json"]
@@ -88,7 +118,7 @@ def test_folders_above_are_made_at_the_end_only(tmp_path: Path) -> None:
     out = tmp_path / "a" / "b" / "out"
     refuse_used(out, overwrite=False)
     assert listing(tmp_path) == []
-    with run_folder(out) as making:
+    with run_folder(out, overwrite=True) as making:
         (making / "student.json").write_text("new")
     assert listing(tmp_path) == ["a", "a/b", "a/b/out", "a/b/out/student.json"]
 
