@@ -93,17 +93,3 @@ def _share(student: Rate, teacher: float) -> Rate:
     """The student's rate and interval in units of the teacher's point estimate."""
     unit = teacher if teacher > 0 else 1.0
     return Rate(value=student.value / unit, low=student.low / unit, high=student.high / unit, n=student.n)
-
-
-def sentence(report: Report) -> str:
-    """What the table shows."""
-    robust = {name: model.robust_accuracy for name, model in report.models.items()}
-    teacher, kd, kdiga = robust["teacher"], robust["kd"], robust["kdiga"]
-    assert teacher is not None and kd is not None and kdiga is not None  # the demo always attacks
-    smaller = report.models["teacher"].params / report.models["kdiga"].params
-    return (
-        f"The same student, {smaller:.1f} times smaller than its teacher: distilled by outputs alone (KD) it keeps "
-        f"{kd.value:.0%} robust accuracy, with its input gradients aligned (KDIGA) {kdiga.value:.0%}, "
-        f"{kdiga.value / teacher.value if teacher.value else 0:.0%} of the teacher's {teacher.value:.0%}, "
-        "without one attack in training."
-    )

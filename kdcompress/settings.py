@@ -84,7 +84,8 @@ class ThreatSettings(Settings):
 class RunSettings(Settings):
     """How a network is trained, whatever the loss.
 
-    AdamW, one cycle: the learning rate rises over the first 30% of the steps and falls to zero by cosine.
+    AdamW, one cycle (Smith 2018, arXiv:1803.09820): the learning rate rises over the first 30% of the steps and falls
+    to zero by cosine, while beta_1 falls from .95 to .85 and rises again.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 30
@@ -107,6 +108,12 @@ class LossSettings(Settings):
     iga_ramp: Fraction = 0.3
     temperature: Positive = 1.0
     input_noise: Literal["uniform", "none"] = "uniform"
+
+    @model_validator(mode="after")
+    def _something_to_minimise(self) -> Self:
+        if self.ce_weight == self.kl_weight == self.iga_weight == 0:
+            raise UsageError("one of --ce-weight, --kl-weight and --iga-weight must be over 0, got 0 for all")
+        return self
 
 
 class GateSettings(Settings):

@@ -12,6 +12,7 @@ import torch
 from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
 
+from kdcompress.errors import UsageError
 from kdcompress.threat import ThreatModel
 
 LOGGER = logging.getLogger("auto-attack")
@@ -32,6 +33,20 @@ def attack_name(classes: int) -> str:
     if classes >= 4:
         return f"AutoAttack standard, {classes - 1} targets"
     return f"reduced set (not AutoAttack): {', '.join(_attacks(classes))}"
+
+
+def refuse_shape(input_size: tuple[int, int, int], threat: ThreatModel) -> None:
+    """Find out before an hour of attacks whether the package's last one, Square, can run.
+
+    Raises:
+        UsageError: if the images (C, H, W) are taller than wide, or less than 5 pixels on a side, under L2.
+    """
+    _, height, width = input_size
+    if threat.norm == "L2" and (height > width or min(height, width) < 5):
+        raise UsageError(
+            f"--attack autoattack under L2 needs images of at least 5x5, no taller than wide (its Square attack "
+            f"fails on others), got {height}x{width}; add --image-size N, or choose --attack pgd-100"
+        )
 
 
 def _attacks(classes: int) -> list[str]:

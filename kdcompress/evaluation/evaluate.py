@@ -5,12 +5,14 @@ from collections.abc import Mapping
 
 import torch
 
+from kdcompress.attacks.autoattack import refuse_shape
 from kdcompress.data import Split, load_data
 from kdcompress.devices import device_name, resolve_device
 from kdcompress.evaluation.accuracy import OnAttack, Verdicts, correct, rate, robust_rate, under_attack
 from kdcompress.evaluation.certificates import first_order, smoothing
 from kdcompress.evaluation.compare import paired, ratios
 from kdcompress.gates import judge, refuse_impossible
+from kdcompress.models.checkpoints import read_checkpoint
 from kdcompress.models.cost import latencies_ms, macs, parameter_count
 from kdcompress.models.teachers import LoadedModel, load_model
 from kdcompress.progress import Listener
@@ -28,21 +30,27 @@ def evaluate(settings: EvaluateSettings, *, listener: Listener = Listener()) -> 
     """
     started = time.perf_counter()
     refuse_impossible(settings)
+    made_for = _made_for(settings.student or settings.teacher)
     device = resolve_device(settings.evaluation.device)
     data = load_data(
         settings.data.data,
         data_dir=settings.data.data_dir,
-        image_size=settings.data.image_size,
+        image_size=settings.data.image_size or (made_for[1] if made_for and made_for[1] == made_for[2] else None),
         splits=["test"],
+        colour=made_for is not None and made_for[0] == 3,
         on_progress=listener.count,
     )
     assert data.test is not None  # the one split asked for
+    if settings.evaluation.attack == "autoattack":
+        refuse_shape(data.input_size, settings.threat.threat)
     files = {"student": settings.student, "teacher": settings.teacher}
     models = {
         name: _loaded(file, name, data.classes, data.input_size, listener)
         for name, file in files.items()
         if file is not None
     }
+    if (settings.evaluation.images or 0) > len(data.test):
+        listener.note(f"--images {settings.evaluation.images}: the test split has {len(data.test)}, all are taken")
     images = data.test.shuffled(settings.evaluation.images, settings.evaluation.seed)
     reports, verdicts = measure(
         models, images, settings.threat.threat, settings.evaluation, data.input_size, device, listener
@@ -147,6 +155,12 @@ def _certified(
             on_progress=lambda done, total: listener.count(f"{name}: smoothing", done, total),
         ),
     )
+
+
+def _made_for(file: ModelFile | None) -> tuple[int, int, int] | None:
+    """(C, H, W) of the images that a file of ours was made for; other files do not say."""
+    record = None if file is None else read_checkpoint(file.path).record
+    return None if record is None else record.input_size
 
 
 def _loaded(

@@ -42,17 +42,6 @@ def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
             return _counted(_frozen_copy(model), torch.zeros(1, *input_size, device=_device(model)))
 
 
-def latency_ms(
-    model: nn.Module,
-    input_size: tuple[int, int, int],
-    device: torch.device | str,
-    batch_size: int = 1,
-    repeats: int = 30,
-) -> float:
-    """Median time of one forward of `batch_size` images, in milliseconds; see `latencies_ms`."""
-    return latencies_ms({"model": model}, input_size, device, batch_size, repeats)["model"]
-
-
 def latencies_ms(
     models: Mapping[str, nn.Module],
     input_size: tuple[int, int, int],

@@ -74,11 +74,17 @@ def _given(mean: Numbers, std: Numbers, channels: int, flags: Flags) -> Statisti
     spread: list[tuple[float, ...]] = []
     for values, flag in ((mean, flags.mean), (std, flags.std)):
         if len(values) not in (1, channels):
-            raise UsageError(f"{flag} must be one number or {channels}, one per channel, got {len(values)}")
+            raise UsageError(f"{flag} must be {_numbers(channels)}, got {len(values)} numbers")
         spread.append(tuple(float(value) for value in values) * (channels if len(values) == 1 else 1))
     if fault := normalisation_fault(*spread):
         raise UsageError(f"{flags.mean} and {flags.std}: {fault}")
     return spread[0], spread[1]
+
+
+def _numbers(channels: int) -> str:
+    return (
+        "one number, since the images have one channel" if channels == 1 else f"one number or {channels}, one a channel"
+    )
 
 
 def _per_channel(values: tuple[float, ...] | None, channels: int, checkpoint: Checkpoint) -> tuple[float, ...] | None:

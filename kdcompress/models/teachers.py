@@ -89,6 +89,7 @@ def load_model(
     if checkpoint.record is not None:
         record, network = _from_record(checkpoint, checkpoint.record, arch, args, flags)
         notes: list[str] = []
+        _check_size(input_size, record.input_size, path)
         _load(network, checkpoint, record.source, record.arch)
         statistics = chosen_normalisation(checkpoint, record.input_size[0], mean, std, flags)
     else:
@@ -113,7 +114,7 @@ def load_model(
     model = NormalisedModel(network, *statistics).eval().requires_grad_(False)
     outputs = _dummy_outputs(model, input_size or record.input_size, path, flags)
     if classes is not None:
-        _check_classes(classes, outputs, record, path)
+        notes += _check_classes(classes, outputs, record, path)
     if not record.classes:
         names = tuple(classes or (str(number) for number in range(outputs)))
         record = record.model_copy(update={"classes": names})
@@ -255,7 +256,16 @@ def _load(network: nn.Module, checkpoint: Checkpoint, source: Source, arch: str)
     load_state(network, state, what=str(checkpoint.path))
 
 
-def _check_classes(classes: Sequence[str], outputs: int, record: ModelRecord, path: Path) -> None:
+def _check_size(found: Size | None, made_for: Size, path: Path) -> None:
+    """Convolutions run on images of any size, and answer nonsense."""
+    if found is not None and found != made_for:
+        shape, own = ("x".join(map(str, size)) for size in (found, made_for))
+        cure = f"add --image-size {made_for[1]}" if found[0] == made_for[0] else "bring images of as many channels"
+        raise CheckpointError(f"{path}: expected images of {own}, which it was made for, found {shape}; {cure}")
+
+
+def _check_classes(classes: Sequence[str], outputs: int, record: ModelRecord, path: Path) -> list[str]:
+    """Notes on what the names leave open."""
     if len(classes) != outputs:
         raise CheckpointError(
             f"{path}: expected {len(classes)} classes as in the data, found a network with {outputs}; "
@@ -266,6 +276,10 @@ def _check_classes(classes: Sequence[str], outputs: int, record: ModelRecord, pa
             f"{path}: expected the classes in the order {', '.join(classes[:4])}, ..., found "
             f"{', '.join(record.classes[:4])}, ...; sort the data's classes as in the model"
         )
+    if record.classes and tuple(classes) != record.classes:
+        own, found = (", ".join(names[:3]) for names in (record.classes, classes))
+        return [f"its classes are named {own}, ..., the data's {found}, ...: taken to be the same, in this order"]
+    return []
 
 
 def _dummy_outputs(model: NormalisedModel, size: Size, path: Path, flags: Flags) -> int:

@@ -4,7 +4,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kdcompress.render.words import count, duration, file_size, percent
+from kdcompress.render.words import count, duration, file_size, percent, tenths_of_percent, whole_percent
 from kdcompress.report import Gate, ModelReport, Paired, Report, Smoothing
 from kdcompress.threat import ThreatModel
 from kdcompress.training.run_record import RunRecord
@@ -32,15 +32,30 @@ def evaluation(report: Report) -> Group:
     return Group(*parts)
 
 
-def demonstration(report: Report, sentence: str) -> Group:
+def demonstration(report: Report) -> Group:
     """The demo's table, and the sentence it shows."""
     threat = ThreatModel(report.threat_model.norm, report.threat_model.eps)
     head = f"{report.data.name}: {report.data.images} of {report.data.of} test images, {threat}, {report.device}"
-    parts: list[RenderableType] = [Text(head), figures(report), Text(sentence)]
+    parts: list[RenderableType] = [Text(head), figures(report), Text(sentence(report))]
     parts += [Text(gate_line(gate), style="" if gate.met else "bold red") for gate in report.gates]
     parts += [Text(f"note: {note}") for note in report.notes]
     parts.append(Text(f"95% intervals in brackets; took {duration(report.seconds)}"))
     return Group(*parts)
+
+
+def sentence(report: Report) -> str:
+    """What the demo's table shows."""
+    robust = {name: model.robust_accuracy for name, model in report.models.items()}
+    teacher, kd, kdiga = robust["teacher"], robust["kd"], robust["kdiga"]
+    assert teacher is not None and kd is not None and kdiga is not None  # the demo always attacks
+    smaller = report.models["teacher"].params / report.models["kdiga"].params
+    share = kdiga.value / teacher.value if teacher.value else 0.0
+    return (
+        f"The same student, {smaller:.1f} times smaller than its teacher: distilled by outputs alone (KD) it keeps "
+        f"{whole_percent(kd.value)} robust accuracy, with its input gradients aligned (KDIGA) "
+        f"{whole_percent(kdiga.value)}, {whole_percent(share)} of the teacher's {whole_percent(teacher.value)}; "
+        "no adversarial example was trained on."
+    )
 
 
 def figures(report: Report) -> Table:
@@ -130,13 +145,14 @@ def run_summary(record: RunRecord) -> Group:
     ratios = (
         ""
         if size.params_ratio is None or size.macs_ratio is None
-        else f" ({size.params_ratio:.2f}x and {size.macs_ratio:.2f}x fewer than the teacher)"
+        else f"; its teacher has {size.params_ratio:.2f}x the parameters, {size.macs_ratio:.2f}x the MACs"
     )
     return Group(
         Text(f"{record.model.arch}: {count(size.params)} parameters, {count(size.macs)} MACs{ratios}"),
         Text(
-            f"held-out slice ({best.images} images, epoch {best.epoch}): clean {best.clean_accuracy:.1%}, "
-            f"{best.attack} {best.robust_accuracy:.1%}. Chosen on these images: judge it by kdcompress evaluate."
+            f"held-out slice ({best.images} images, epoch {best.epoch}): "
+            f"clean {tenths_of_percent(best.clean_accuracy)}, {best.attack} {tenths_of_percent(best.robust_accuracy)}. "
+            "Chosen on these images: judge it by kdcompress evaluate."
         ),
         Text(f"{record.cost.steps} steps in {duration(record.cost.seconds)} on {record.cost.device}"),
     )

@@ -1,5 +1,6 @@
 """Figures for people: drawn from a report, without a screen."""
 
+import io
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -7,6 +8,7 @@ from matplotlib.figure import Figure
 
 from kdcompress.errors import UsageError
 from kdcompress.render.console import NAMES
+from kdcompress.render.words import whole_percent
 from kdcompress.report import Rate, Report
 from kdcompress.threat import ThreatModel
 
@@ -25,8 +27,8 @@ def refuse_format(path: Path) -> None:
         raise UsageError(f"--picture must end in {', '.join(SUFFIXES)}, got {path.name}")
 
 
-def draw_accuracies(report: Report, path: Path) -> None:
-    """Clean and robust accuracy of every model with 95% intervals, written to `path` by its suffix."""
+def draw_accuracies(report: Report, suffix: str) -> bytes:
+    """Clean and robust accuracy of every model with 95% intervals, as a file of the kind that `suffix` names."""
     threat = ThreatModel(report.threat_model.norm, report.threat_model.eps)
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -47,7 +49,9 @@ def draw_accuracies(report: Report, path: Path) -> None:
             capsize=3,
         )
         for place, rate in found:
-            axes.annotate(f"{rate.value:.0%}", (place, 100 * rate.high + 1), ha="center", va="bottom", color="black")
+            axes.annotate(
+                whole_percent(rate.value), (place, 100 * rate.high + 1), ha="center", va="bottom", color="black"
+            )
     axes.set_xticks(
         range(len(report.models)),
         [f"{NAMES.get(name, name)}\n{model.params:,} parameters" for name, model in report.models.items()],
@@ -58,7 +62,9 @@ def draw_accuracies(report: Report, path: Path) -> None:
     axes.set_title(f"{report.data.name}, {report.data.images} test images, {threat}")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=150)
+    file = io.BytesIO()
+    figure.savefig(file, format=suffix.removeprefix(".").lower(), dpi=150)
+    return file.getvalue()
 
 
 def _whiskers(rates: list[Rate]) -> list[list[float]]:

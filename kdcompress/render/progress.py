@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from kdcompress.progress import Epoch, Listener, Step
 from kdcompress.render.words import duration
+
+WIDE = 100
+"""Columns of a terminal with room for a bar beside the figures."""
 
 
 @contextmanager
@@ -19,12 +22,11 @@ def listening(console: Console) -> Iterator[Listener]:
 
 @contextmanager
 def _bars(console: Console) -> Iterator[Listener]:
-    columns = (
+    columns = (  # in the order of worth: a narrow terminal cuts the last
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
+        *([BarColumn(bar_width=20)] if console.width >= WIDE else []),
     )
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, transient=True) as bars:
@@ -38,7 +40,10 @@ def _bars(console: Console) -> Iterator[Listener]:
 
         def step(now: Step) -> None:
             if now.terms:
-                detail = f"{terms(now.terms)}  {now.images_per_second:.0f} images/s  {duration(now.seconds_left)} left"
+                detail = (
+                    f"{duration(now.seconds_left)} left  {terms(now.terms, now.weights)}  "
+                    f"{now.images_per_second:.0f} images/s"
+                )
                 show("training", now.step, now.steps, detail)
 
         yield Listener(
@@ -64,9 +69,9 @@ def _lines(console: Console) -> Iterator[Listener]:
     yield Listener(note=tell, count=began, epoch=lambda epoch: _tell_epoch(console, epoch))
 
 
-def terms(values: dict[str, float]) -> str:
-    """Losses by name, on one line."""
-    return "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+def terms(values: dict[str, float], weights: dict[str, float]) -> str:
+    """Losses by name, on one line, without those that weigh nothing."""
+    return "  ".join(f"{name} {value:.3g}" for name, value in values.items() if weights.get(name, 1) > 0)
 
 
 def _tell_epoch(console: Console, epoch: Epoch) -> None:
@@ -75,9 +80,9 @@ def _tell_epoch(console: Console, epoch: Epoch) -> None:
     seen = epoch.validation
     best = "  best so far" if epoch.is_best else ""
     console.print(
-        f"epoch {epoch.epoch}: {terms(epoch.terms)}  held-out clean {seen.clean_accuracy:.3f}, "
+        f"epoch {epoch.epoch}: {terms(epoch.terms, epoch.weights)}  held-out clean {seen.clean_accuracy:.3f}, "
         f"PGD-10 {seen.robust_accuracy:.3f}{best}",
         highlight=False,
         markup=False,
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,
     )

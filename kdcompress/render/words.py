@@ -12,6 +12,24 @@ def percent(rate: Rate) -> str:
     return f"{rate.value:.1%} [{rate.low * 100:.1f}, {rate.high * 100:.1f}]"
 
 
+def whole_percent(rate: float) -> str:
+    """A rate in a sentence or a picture.
+
+    >>> whole_percent(0.524)
+    '52%'
+    """
+    return f"{rate:.0%}"
+
+
+def tenths_of_percent(rate: float) -> str:
+    """A rate that was measured on a few hundred images, without its interval.
+
+    >>> tenths_of_percent(0.9583)
+    '95.8%'
+    """
+    return f"{rate:.1%}"
+
+
 def count(number: float) -> str:
     """A large count with its unit.
 

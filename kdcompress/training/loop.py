@@ -78,7 +78,7 @@ def fit(
     started, step = time.perf_counter(), 0
 
     for epoch in range(1, run.epochs + 1):
-        epoch_started, means, weights = time.perf_counter(), _Means(), {}
+        epoch_started, means, weights, lr = time.perf_counter(), _Means(), {}, 0.0
         model.train()
         for inputs, labels in batches(epoch):
             weights = recipe.weights(step / steps)
@@ -88,6 +88,7 @@ def fit(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            lr = optimizer.param_groups[0]["lr"]
             schedule.step()
             step += 1
             average.update(model, step=step)
@@ -127,7 +128,7 @@ def fit(
             loss=loss_mean,
             terms=averages,
             weights=weights,
-            lr=float(schedule.get_last_lr()[0]),
+            lr=lr,
             seconds=time.perf_counter() - epoch_started,
             validation=validation,
             is_best=is_best,

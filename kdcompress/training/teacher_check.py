@@ -121,8 +121,8 @@ def check_teacher(
     problems = []
     if accuracy < 1.5 * chance:
         problems.append(
-            f"its clean accuracy {accuracy:.3f} is no better than chance: is its normalisation right, and is its class "
-            "order the data's?"
+            f"its clean accuracy {accuracy:.3f} is no better than chance: look at its normalisation and at the order "
+            "of its classes"
         )
     elif pgd_accuracy < settings.min_pgd_share * accuracy:
         problems.append(

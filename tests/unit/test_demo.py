@@ -6,11 +6,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kdcompress.demo import LEAST_SHARE, demo, sentence, share_gate
+from kdcompress.demo import LEAST_SHARE, demo, share_gate
 from kdcompress.errors import UsageError
+from kdcompress.render.console import sentence
 from kdcompress.render.plots import draw_accuracies, refuse_format
 from kdcompress.report import DataRecord, ModelReport, Rate, Report, RobustRate, ThreatRecord
-from kdcompress.settings import DemoSettings, EvaluationSettings, RunSettings
+from kdcompress.settings import DemoSettings, EvaluationSettings, RunSettings, ThreatSettings
 
 
 def model(params: int, robust: float) -> ModelReport:
@@ -67,16 +68,14 @@ def test_a_teacher_without_any_robustness_gives_a_sentence_and_a_missed_gate() -
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".pdf"])
-def test_the_picture_is_drawn_in_the_format_of_its_name(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"demo{suffix}"
-    draw_accuracies(report(), path)
-    assert path.read_bytes()[:5] == {".svg": b"<?xml", ".png": b"\x89PNG\r", ".pdf": b"%PDF-"}[suffix]
+def test_the_picture_is_drawn_in_the_format_of_its_name(suffix: str) -> None:
+    assert draw_accuracies(report(), suffix)[:5] == {".svg": b"<?xml", ".png": b"\x89PNG\r", ".pdf": b"%PDF-"}[suffix]
 
 
-def test_the_picture_names_models_attack_and_threat(tmp_path: Path) -> None:
-    path = tmp_path / "demo.svg"
-    draw_accuracies(report(), path)
-    comments = path.read_text()  # matplotlib draws text as paths and keeps the words in comments
+def test_the_picture_names_models_attack_and_threat() -> None:
+    comments = draw_accuracies(
+        report(), ".svg"
+    ).decode()  # matplotlib draws text as paths and keeps the words in comments
     assert ElementTree.fromstring(comments).tag.endswith("svg")
     for words in ("under AutoAttack standard", "60,000 parameters", "Linf 0.15", "100 test images", "48%"):
         assert words in comments, words
@@ -90,8 +89,9 @@ def test_a_picture_of_no_known_format_is_refused_before_anything_runs() -> None:
 def test_the_whole_demo_measures_three_networks_and_compares_two() -> None:
     defaults = DemoSettings()
     brief = DemoSettings(
+        threat=ThreatSettings(eps=0.02),
         run=RunSettings.of(**(defaults.run.model_dump() | {"epochs": 1, "device": "cpu"})),
-        evaluation=EvaluationSettings(images=24, attack="pgd-3", certify_images=0, device="cpu"),
+        evaluation=EvaluationSettings(images=48, attack="pgd-3", certify_images=0, device="cpu"),
     )
     result = demo(brief)
     assert list(result.models) == ["teacher", "kd", "kdiga"]
@@ -99,5 +99,11 @@ def test_the_whole_demo_measures_three_networks_and_compares_two() -> None:
     teacher, kd, kdiga = result.models.values()
     assert teacher.clean_accuracy.value > 0.9 and teacher.params > 1.5 * kdiga.params
     assert (kd.params, kd.macs) == (kdiga.params, kdiga.macs) and kd.sha256 != kdiga.sha256
-    assert result.paired is not None and result.paired.n == 24
+    assert result.paired is not None and result.paired.n == 48
+    kept = {
+        name: round(48 * found.robust_accuracy.value) for name, found in result.models.items() if found.robust_accuracy
+    }
+    assert kept["kd"] != kept["kdiga"], "the comparison could be with either"
+    assert result.paired.both_kept + result.paired.teacher_only == kept["teacher"]
+    assert result.paired.both_kept + result.paired.student_only == kept["kdiga"]
     assert [gate.model for gate in result.gates] == ["kdiga"] and not result.gates_met

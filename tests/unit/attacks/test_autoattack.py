@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdcompress.attacks.autoattack import LOGGER, adversarial_inputs, attack_name
+from kdcompress.attacks.autoattack import LOGGER, adversarial_inputs, attack_name, refuse_shape
+from kdcompress.errors import UsageError
 from kdcompress.threat import NORMS, Norm, ThreatModel
 
 STANDARD = ["apgd-ce", "apgd-t", "fab-t", "square"]
@@ -205,3 +206,23 @@ def test_nothing_is_printed_or_logged_to_others(
         adversarial_inputs(model, x, y, ThreatModel("L2", 0.01), classes=10, seed=0)
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("size", [(3, 12, 8), (1, 4, 4), (1, 4, 8)])
+def test_shapes_on_which_square_fails_under_l2_are_refused_beforehand(size: tuple[int, int, int]) -> None:
+    with pytest.raises(UsageError, match=f"got {size[1]}x{size[2]}"):
+        refuse_shape(size, ThreatModel("L2", 0.5))
+    refuse_shape(size, ThreatModel("Linf", 0.1))
+
+
+@pytest.mark.parametrize("size", [(1, 5, 5), (1, 5, 9)])
+def test_the_shapes_that_are_let_through_under_l2_can_be_attacked(
+    size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threat = ThreatModel("L2", 0.1)
+    refuse_shape(size, threat)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(size[1] * size[2], 10)).eval()
+    inputs, labels = torch.rand(2, *size), torch.tensor([0, 1])
+    square = pyautoattack.AutoAttack(network, norm="L2", eps=0.1, seed=0, device="cpu").square
+    square.n_queries = 5
+    assert square.perturb(inputs, labels).shape == inputs.shape

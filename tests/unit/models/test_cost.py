@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdcompress.models.cost import latencies_ms, latency_ms, macs, parameter_count
+from kdcompress.models.cost import latencies_ms, macs, parameter_count
 
 
 class Attention(nn.Module):
@@ -86,7 +86,7 @@ def test_a_parameter_handed_from_module_to_module_does_not_stop_the_count():
 
 def test_latency_is_the_time_of_one_forward_in_milliseconds():
     # Sleeping never ends early, and four times as long leaves room for a busy machine.
-    assert 10 <= latency_ms(Sleeper(0.01), (1, 2, 2), "cpu", repeats=5) < 40
+    assert 10 <= latencies_ms({"one": Sleeper(0.01)}, (1, 2, 2), "cpu", repeats=5)["one"] < 40
 
 
 def test_models_take_turns_in_eval_and_inference_mode_at_the_batch_size():
@@ -101,7 +101,7 @@ def test_models_take_turns_in_eval_and_inference_mode_at_the_batch_size():
 def test_a_module_frozen_in_eval_mode_stays_frozen():
     model = nn.Sequential(nn.BatchNorm2d(1), nn.ReLU()).train()
     model[0].eval()
-    latency_ms(model, (1, 2, 2), "cpu", repeats=1)
+    latencies_ms({"one": model}, (1, 2, 2), "cpu", repeats=1)
     assert model.training and model[1].training and not model[0].training
 
 

@@ -403,6 +403,8 @@ def test_a_record_cannot_make_timm_open_other_files(tmp_path: Path, change: dict
         ({"mean": (0.1,), "std": (0.5,)}, "must be those in"),
         ({"classes": tuple("abcd")}, "expected 4 classes as in the data, found a network with 3"),
         ({"classes": ("b", "a", "c")}, "expected the classes in the order b, a, c"),
+        ({"input_size": (3, 32, 32)}, "images of 3x16x16, which it was made for, found 3x32x32; add --image-size 16"),
+        ({"input_size": (1, 16, 16)}, "found 1x16x16; bring images of as many channels"),
     ],
 )
 def test_options_must_not_contradict_a_record(tmp_path: Path, options: dict[str, Any], told: str) -> None:
@@ -413,3 +415,12 @@ def test_options_must_not_contradict_a_record(tmp_path: Path, options: dict[str,
     save_model(path, model, record)
     with pytest.raises(KdcompressError, match=told):
         load_model(path, **options)
+
+
+def test_class_names_that_differ_from_the_datas_are_noted(tmp_path: Path) -> None:
+    args = {"layers": (1, 1, 1, 1), "channels": (4, 4, 6, 8)}
+    model, record = create_student("resnet18", args, classes="abc", input_size=(1, 16, 16), mean=(0.5,), std=(0.5,))
+    path = tmp_path / "s.safetensors"
+    save_model(path, model, record)
+    assert load_model(path, classes=("a", "b", "c")).notes == ()
+    assert "named a, b, c, ..., the data's x, y, z" in load_model(path, classes=("x", "y", "z")).notes[0]
