@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from kdcompress.maths.norms import full_precision
+from kdcompress.maths.second_order import Stage, batch_norm, convolution
 
 
 def input_gradient(logits: Tensor, inputs: Tensor, labels: Tensor, *, create_graph: bool) -> Tensor:
@@ -35,18 +36,23 @@ def logits_and_input_gradient(
 ) -> tuple[Tensor, Tensor]:
     """One forward and one backward to the input: logits (B, K) and grad_x CE (B, C, H, W).
 
-    With `create_graph` both can be differentiated by the weights; call it inside `double_backward()`.
+    With `create_graph` both can be differentiated by the weights, whatever layers the network has.
     Without, both come detached: what a frozen teacher needs.
     """
     with torch.enable_grad():
         x = inputs.detach().requires_grad_()
-        logits = model(x)
-        gradient = input_gradient(logits, x, labels, create_graph=create_graph)
-    return (logits, gradient) if create_graph else (logits.detach(), gradient)
+        if not create_graph:
+            logits = model(x)
+            return logits.detach(), input_gradient(logits, x, labels, create_graph=False)
+        stage = Stage(x)
+        with double_backward(stage):
+            logits = model(x)
+        with stage.inputs_only():
+            return logits, input_gradient(logits, x, labels, create_graph=True)
 
 
 @contextmanager
-def double_backward() -> Iterator[None]:
+def double_backward(stage: Stage | None = None) -> Iterator[None]:
     """Inside, networks are built from operations that can be differentiated twice; weights stay untouched.
 
     Two operations of timm's networks have no second derivative in PyTorch:
@@ -56,21 +62,73 @@ def double_backward() -> Iterator[None]:
     | fused attention, scaled_dot_product_attention | its plain form (the MATH kernel), as exact |
     | hardsigmoid, as module or function            | relu6(x + 3) / 6, the same function        |
 
-    Only the forward needs to run inside: it decides which operations the graph is made of.
+    Two more have a dear one; with a `stage` they are those of `kdcompress.maths.second_order`: convolution, and batch
+    normalisation in train mode. Only the forward needs to run inside: it decides which operations the graph is made of.
     """
-    with sdpa_kernel([SDPBackend.MATH]), _TwiceDifferentiable():
+    with sdpa_kernel([SDPBackend.MATH]), _TwiceDifferentiable(stage):
         yield
 
 
 class _TwiceDifferentiable(TorchFunctionMode):
-    """Replaces hardsigmoid wherever it is called from, for as long as the mode is entered."""
+    """Replaces operations wherever they are called from, for as long as the mode is entered."""
+
+    def __init__(self, stage: Stage | None) -> None:
+        super().__init__()
+        self.stage = stage
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         if func in _HARDSIGMOIDS:
-            return F.relu6(args[0] + 3.0) / 6.0
-        return func(*args, **(kwargs or {}))
+            x = args[0] if args else kwargs["input"]
+            return F.relu6(x + 3.0) / 6.0
+        if self.stage is not None and func is torch.conv2d:
+            return _conv2d(self.stage, *args, **kwargs)
+        if self.stage is not None and func is F.batch_norm:
+            return _batch_norm(self.stage, *args, **kwargs)
+        return func(*args, **kwargs)
 
 
 _HARDSIGMOIDS = frozenset({F.hardsigmoid, torch._C._nn.hardsigmoid, torch._C._nn.hardsigmoid_})
+_DEVICES = ("cpu", "cuda")
+"""Where the kernels behind `second_order` were measured; elsewhere PyTorch's own derivatives do."""
+
+
+def _conv2d(
+    stage: Stage,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    if isinstance(padding, str) or input.dim() != 4 or input.device.type not in _DEVICES:
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    geometry = (_pair(stride), _pair(padding), _pair(dilation), False, [0, 0], groups)
+    if torch.is_autocast_enabled(input.device.type):  # as the operation itself would
+        kind = torch.get_autocast_dtype(input.device.type)
+        input, weight, bias = input.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
+    return convolution(stage, input, weight, bias, geometry)
+
+
+def _batch_norm(
+    stage: Stage,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not training or input.numel() <= input.shape[1] or input.device.type not in _DEVICES:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return batch_norm(stage, input, running_mean, running_var, weight, bias, momentum, eps)
+
+
+def _pair(value: int | Sequence[int]) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value) * (2 // len(value))

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kdcompress.attacks.pgd import into_ball, perturb
-from kdcompress.maths.gradients import double_backward, logits_and_input_gradient
+from kdcompress.maths.gradients import logits_and_input_gradient
 from kdcompress.maths.losses import cross_entropy, distillation_kl, gradient_distance
 from kdcompress.maths.norms import uniform_in_ball
 from kdcompress.settings import LossSettings
@@ -103,8 +103,7 @@ def distillation(
             f_s = student(x)
             return {"ce": cross_entropy(f_s, y), "kl": distillation_kl(f_s, f_t, loss.temperature)}
         f_t, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
-        with double_backward():
-            f_s, g_s = logits_and_input_gradient(student, x, y, create_graph=True)
+        f_s, g_s = logits_and_input_gradient(student, x, y, create_graph=True)
         return {
             "ce": cross_entropy(f_s, y),
             "kl": distillation_kl(f_s, f_t, loss.temperature),

@@ -93,6 +93,13 @@ def kdiga_gradients(student: nn.Module, teacher: nn.Module, x: Tensor, y: Tensor
     return list(torch.autograd.grad(loss.mean(), list(student.parameters())))
 
 
+def naive_gradients(student: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
+    """The gradient term as it is written down, with whatever operations the student has."""
+    x.requires_grad_()
+    g = input_gradient(student(x), x, y, create_graph=True)
+    return list(torch.autograd.grad(g.square().sum(), list(student.parameters())))
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_each_example_gets_its_own_gradient_whatever_the_batch_size(count: int) -> None:
     network = smooth_network().double()
@@ -174,8 +181,7 @@ def test_the_whole_kdiga_loss_passes_gradcheck_through_the_double_backward() -> 
     f_t, g_t = logits_and_input_gradient(Tiny(tensors(1)), x.double(), y, create_graph=False)
 
     def loss(*parameters: Tensor) -> Tensor:
-        with double_backward():
-            f_s, g_s = logits_and_input_gradient(Tiny(list(parameters)), x.double(), y, create_graph=True)
+        f_s, g_s = logits_and_input_gradient(Tiny(list(parameters)), x.double(), y, create_graph=True)
         return cross_entropy(f_s, y) + distillation_kl(f_s, f_t, 2.0) + 3 * gradient_distance(g_s, g_t)
 
     assert torch.autograd.gradcheck(loss, [tensor.requires_grad_() for tensor in tensors(2)])
@@ -185,8 +191,7 @@ def test_the_whole_kdiga_loss_passes_gradcheck_through_the_double_backward() -> 
 def test_loss_and_gradient_are_zero_when_student_is_teacher(p: float) -> None:
     network = smooth_network()
     x, y = images(3)
-    with double_backward():
-        f_s, g_s = logits_and_input_gradient(network, x, y, create_graph=True)
+    f_s, g_s = logits_and_input_gradient(network, x, y, create_graph=True)
     f_t, g_t = f_s.detach(), g_s.detach()
     iga, kl = gradient_distance(g_s, g_t, p), distillation_kl(f_s, f_t, 4.0)
     assert torch.equal(iga, torch.zeros(3))
@@ -214,13 +219,12 @@ def test_the_gradient_is_the_same_to_rounding_with_and_without_a_graph_for_the_s
     + [((lambda gate=gate: mobile_network(gate)), lambda: written_out(mobile_network())) for gate in GATES],
     ids=["vision transformer", *GATES],
 )
-def test_inside_double_backward_a_kdiga_step_equals_the_float64_reference(
+def test_a_kdiga_step_equals_the_float64_reference(
     network: Callable[[], nn.Module], reference: Callable[[], nn.Module]
 ) -> None:
     teacher = smooth_network()
     x, y = images(3)
-    with double_backward():
-        found = kdiga_gradients(network(), teacher, x, y)
+    found = kdiga_gradients(network(), teacher, x, y)
     exact = kdiga_gradients(reference().double(), teacher.double(), x.double(), y)
     scale = max(float(slope.abs().max()) for slope in exact)
     for slope, exact_slope in zip(found, exact, strict=True):
@@ -234,7 +238,7 @@ def test_outside_double_backward_a_kdiga_step_still_fails_so_the_cures_are_neede
 ) -> None:
     """Should this stop raising, PyTorch has learnt the second derivative, and the cure can go."""
     with pytest.raises(RuntimeError, match=r"not implemented|not differentiable"):
-        kdiga_gradients(network(), smooth_network(), *images(2))
+        naive_gradients(network(), *images(2))
 
 
 @pytest.mark.parametrize("network", [vision_transformer, mobile_network])
@@ -281,4 +285,4 @@ def test_double_backward_is_gone_after_it_even_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="not implemented"):
         fails()
     with pytest.raises(RuntimeError, match="not implemented"):
-        kdiga_gradients(vision_transformer(), smooth_network(), *images(1))
+        naive_gradients(vision_transformer(), *images(1))
