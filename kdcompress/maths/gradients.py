@@ -1,6 +1,6 @@
 """Input gradients that can be differentiated once more, for every layer timm builds networks from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from kdcompress.maths.norms import full_precision
-from kdcompress.maths.second_order import Stage, batch_norm, convolution
+from kdcompress.maths.second_order import ACTIVATIONS, Stage, activation, batch_norm, convolution, layer_norm
 
 
 def input_gradient(logits: Tensor, inputs: Tensor, labels: Tensor, *, create_graph: bool) -> Tensor:
@@ -62,8 +62,10 @@ def double_backward(stage: Stage | None = None) -> Iterator[None]:
     | fused attention, scaled_dot_product_attention | its plain form (the MATH kernel), as exact |
     | hardsigmoid, as module or function            | relu6(x + 3) / 6, the same function        |
 
-    Two more have a dear one; with a `stage` they are those of `kdcompress.maths.second_order`: convolution, and batch
-    normalisation in train mode. Only the forward needs to run inside: it decides which operations the graph is made of.
+    Others have a dear one; with a `stage` they are those of `kdcompress.maths.second_order`: convolution, batch
+    normalisation in train mode, layer normalisation, ReLU, ReLU6, SiLU, GELU.
+
+    Only the forward needs to run inside: it decides which operations the graph is made of.
     """
     with sdpa_kernel([SDPBackend.MATH]), _TwiceDifferentiable(stage):
         yield
@@ -83,10 +85,8 @@ class _TwiceDifferentiable(TorchFunctionMode):
         if func in _HARDSIGMOIDS:
             x = args[0] if args else kwargs["input"]
             return F.relu6(x + 3.0) / 6.0
-        if self.stage is not None and func is torch.conv2d:
-            return _conv2d(self.stage, *args, **kwargs)
-        if self.stage is not None and func is F.batch_norm:
-            return _batch_norm(self.stage, *args, **kwargs)
+        if self.stage is not None and func in _REPLACEMENTS:
+            return _REPLACEMENTS[func](self.stage, *args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -132,3 +132,47 @@ def _batch_norm(
 
 def _pair(value: int | Sequence[int]) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value) * (2 // len(value))
+
+
+def _layer_norm(
+    stage: Stage,
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    mixed = torch.is_autocast_enabled(input.device.type)  # the operation itself then goes to float32
+    if mixed or input.numel() == 0 or input.device.type not in _DEVICES:
+        return F.layer_norm(input, list(normalized_shape), weight, bias, eps)
+    return layer_norm(stage, input, normalized_shape, weight, bias, eps)
+
+
+def _relu(stage: Stage, input: Tensor, inplace: bool = False) -> Tensor:
+    return activation(stage, ACTIVATIONS["relu"], input)
+
+
+def _relu6(stage: Stage, input: Tensor, inplace: bool = False) -> Tensor:
+    return activation(stage, ACTIVATIONS["relu6"], input)
+
+
+def _silu(stage: Stage, input: Tensor, inplace: bool = False) -> Tensor:
+    return activation(stage, ACTIVATIONS["silu"], input)
+
+
+def _gelu(stage: Stage, input: Tensor, approximate: str = "none") -> Tensor:
+    if approximate != "none":
+        return F.gelu(input, approximate=approximate)
+    return activation(stage, ACTIVATIONS["gelu"], input)
+
+
+_REPLACEMENTS: dict[Any, Callable[..., Tensor]] = {
+    torch.conv2d: _conv2d,
+    F.batch_norm: _batch_norm,
+    F.layer_norm: _layer_norm,
+    F.relu: _relu,
+    torch.relu: _relu,
+    F.relu6: _relu6,
+    F.silu: _silu,
+    F.gelu: _gelu,
+}

@@ -35,6 +35,21 @@ from kdcompress.versions import versions
 
 MAKE_STUDENT = "student.safetensors"
 VALIDATION_STEPS = 10
+LAYOUT = torch.channels_last
+"""Of images and weights in memory. Time of a step in it over the same step in the contiguous layout (3x32x32, one
+thread of a shared two-core Xeon, torch 2.15, 2026-11-23, medians of 7 side by side):
+
+| student               | KD   | KDIGA |
+|-----------------------|------|-------|
+| ResNet-18             | 1.03 | 0.91  |
+| ResNet-26             | 0.93 | 0.88  |
+| MobileNetV2 050       | 0.74 | 0.75  |
+| MobileNetV3 small 050 | 0.72 | 0.69  |
+| EfficientNet-B0       | 0.77 | 0.80  |
+| RegNetX 002           | 0.80 | 0.79  |
+| ConvNeXt atto         | 1.02 | 1.08  |
+| ViT tiny, 4 blocks    | 0.92 | 0.99  |
+"""
 LOW_ACCURACY = 0.5
 """Of a teacher on training images. A wrong normalisation took the CIFAR-10 ResNet-4B from .83 to .45 (mean and std .5)
 and .21 (none)."""
@@ -67,7 +82,7 @@ def distill(
     student, record = new_network(
         settings.student, settings.student_args, settings.student_stride, settings.student_weights, data, run, listener
     )
-    teacher.model.to(device)
+    teacher.model.to(device).to(memory_format=LAYOUT)
     check = _checked(teacher.model, settings, _train(data), threat, device, listener)
 
     D = math.prod(data.input_size)
@@ -186,13 +201,14 @@ def train_network(
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         shuffled = epoch_order(len(images), order)
-        for x, y in images.batches(batch_size, device=device, order=shuffled, drop_last=True):
-            yield augment(x, generator=views, flips=flips, crop_padding=data.crop_padding if crops else 0), y
+        for pixels, y in images.batches(batch_size, device=device, order=shuffled, drop_last=True):
+            x = augment(pixels, generator=views, flips=flips, crop_padding=data.crop_padding if crops else 0)
+            yield x.contiguous(memory_format=LAYOUT), y
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(run.seed)  # dropout and stochastic depth know only the global generator
         return fit(
-            network.to(device),
+            network.to(device).to(memory_format=LAYOUT),
             recipe,
             batches,
             steps_per_epoch=len(images) // batch_size,

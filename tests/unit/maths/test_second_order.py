@@ -21,7 +21,7 @@ class AfterConvolution(nn.Module):
         self.before, self.layer, self.head = nn.Conv2d(2, channels, 1), layer, nn.LazyLinear(CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(torch.tanh(self.layer(torch.tanh(self.before(x)))).flatten(1))
+        logits: Tensor = self.head(torch.tanh(self.layer(2 * torch.tanh(self.before(x)))).flatten(1))
         return logits
 
 
@@ -59,6 +59,16 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "batch norm without affine part": lambda: nn.BatchNorm2d(4, affine=False),
     "batch norm without running statistics": lambda: nn.BatchNorm2d(4, track_running_stats=False),
     "standardised weights": ScaledWeights,
+    "layer norm": lambda: nn.LayerNorm(5),
+    "layer norm over three dimensions": lambda: nn.LayerNorm((4, 6, 5)),
+    "layer norm without affine part": lambda: nn.LayerNorm(5, elementwise_affine=False),
+    "layer norm without bias": lambda: nn.LayerNorm((6, 5), bias=False),
+    "relu": nn.ReLU,
+    "relu in place": lambda: nn.ReLU(inplace=True),
+    "relu6": nn.ReLU6,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu by tanh": lambda: nn.GELU(approximate="tanh"),
 }
 
 
@@ -94,7 +104,7 @@ def test_logits_input_gradient_and_the_weights_gradients_are_pytorchs(name: str)
     assert_same_gradients(network(LAYERS[name]))
 
 
-@pytest.mark.parametrize("name", ["batch norm", "convolution"])
+@pytest.mark.parametrize("name", ["batch norm", "convolution", "layer norm"])
 def test_they_are_with_weights_at_zero_where_residual_branches_start(name: str) -> None:
     model = network(LAYERS[name])
     nn.init.zeros_(model.get_parameter("layer.weight"))

@@ -160,7 +160,8 @@ def test_the_saved_student_is_the_network_that_was_validated(
     monkeypatch.setattr(runs, "fit", lambda *a, **k: (found := fit(*a, **k), kept.append(found.model))[0])
     runs.distill(distilling(), tmp_path / "out")
     x = torch.rand(4, 3, 8, 8)
-    assert torch.equal(load_model(tmp_path / "out" / "student.safetensors").model(x), kept[0](x))
+    validated = kept[0].to(memory_format=torch.contiguous_format)  # another layout rounds otherwise
+    assert torch.equal(load_model(tmp_path / "out" / "student.safetensors").model(x), validated(x))
 
 
 def test_the_folder_holds_the_weights_the_record_and_a_line_an_epoch(distilling: Distilling, tmp_path: Path) -> None:
