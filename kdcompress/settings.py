@@ -106,6 +106,8 @@ class LossSettings(Settings):
     kl_weight: NonNegative = 1.0
     iga_weight: NonNegative | Literal["auto"] = "auto"
     iga_ramp: Fraction = 0.3
+    iga_norm: Literal["l2", "l1"] = "l2"
+    iga_mode: Literal["auto", "exact", "compiled", "finite-difference"] = "auto"
     temperature: Positive = 1.0
     input_noise: Literal["uniform", "none"] = "uniform"
 

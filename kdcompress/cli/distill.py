@@ -74,6 +74,19 @@ def distill(
     iga_ramp: Annotated[
         float, typer.Option(help="Share of the run over which that weight rises from 0.", rich_help_panel=LOSS)
     ] = default(LossSettings, "iga_ramp"),
+    iga_norm: Annotated[
+        str,
+        typer.Option(
+            help="Norm of that distance: l2 is eq. 14's, l1 the dual norm of Linf, as in (26).", rich_help_panel=LOSS
+        ),
+    ] = default(LossSettings, "iga_norm"),
+    iga_mode: Annotated[
+        str,
+        typer.Option(
+            help="How it is computed: exact, compiled, finite-difference; auto takes the fastest exact way.",
+            rich_help_panel=LOSS,
+        ),
+    ] = default(LossSettings, "iga_mode"),
     temperature: Annotated[float, typer.Option(help="T of the KL term.", rich_help_panel=LOSS)] = default(
         LossSettings, "temperature"
     ),
@@ -116,6 +129,8 @@ def distill(
                 kl_weight=kl_weight,
                 iga_weight=iga_weight,
                 iga_ramp=iga_ramp,
+                iga_norm=iga_norm,
+                iga_mode=iga_mode,
                 temperature=temperature,
                 input_noise=input_noise,
             ),

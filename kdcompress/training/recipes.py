@@ -6,13 +6,15 @@ A recipe is two functions. Composing them here keeps the loop ignorant of losses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
 from kdcompress.attacks.pgd import into_ball, perturb
+from kdcompress.engine import Alignment
 from kdcompress.maths.gradients import logits_and_input_gradient
-from kdcompress.maths.losses import cross_entropy, distillation_kl, gradient_distance
+from kdcompress.maths.losses import cross_entropy, distillation_kl
 from kdcompress.maths.norms import uniform_in_ball
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
@@ -69,20 +71,29 @@ class Recipe:
     weights: Callable[[float], dict[str, float]]
 
 
-def scaled_iga_weight(threat: ThreatModel, dimensions: int, multiple: float = AUTO_IGA) -> float:
+def scaled_iga_weight(
+    threat: ThreatModel, dimensions: int, multiple: float = AUTO_IGA, norm: Literal["l2", "l1"] = "l2"
+) -> float:
     """The weight of eq. 14's gradient term that means the same on every data set and radius.
 
     Over the ball the gradient term can change the loss by eps ||g_s - g_t||_q (Prop. 2, third line of (26)). For Linf,
     q = 1 and ||v||_1 <= sqrt(D) ||v||_2, so eps sqrt(D) turns eq. 14's L2 norm into a loss; for L2, q = 2 and eps does.
+    With `norm` l1 no sqrt(D) is needed: for Linf it is the dual norm, for L2 never less than the dual norm.
 
     >>> round(scaled_iga_weight(ThreatModel("Linf", 2 / 255), 3 * 32 * 32), 3)
     0.869
     """
-    return multiple * threat.eps * (math.sqrt(dimensions) if threat.norm == "Linf" else 1.0)
+    return multiple * threat.eps * (math.sqrt(dimensions) if threat.norm == "Linf" and norm == "l2" else 1.0)
 
 
 def distillation(
-    teacher: nn.Module, loss: LossSettings, threat: ThreatModel, *, iga_weight: float, generator: Generator
+    teacher: nn.Module,
+    loss: LossSettings,
+    threat: ThreatModel,
+    *,
+    iga_weight: float,
+    generator: Generator,
+    align: Alignment,
 ) -> Recipe:
     """KD (eq. 13) where `iga_weight` is 0, else KDIGA (eq. 14), at x or at x plus uniform noise in the ball.
 
@@ -92,6 +103,7 @@ def distillation(
         teacher: eval mode, frozen.
         iga_weight: lambda_IGA, reached linearly over the first `loss.iga_ramp` of the run.
         generator: draws the noise.
+        align: how the gradient term is computed; see `kdcompress.engine`.
     """
 
     def terms(student: nn.Module, x: Tensor, y: Tensor) -> Terms:
@@ -103,11 +115,11 @@ def distillation(
             f_s = student(x)
             return {"ce": cross_entropy(f_s, y), "kl": distillation_kl(f_s, f_t, loss.temperature)}
         f_t, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
-        f_s, g_s = logits_and_input_gradient(student, x, y, create_graph=True)
+        f_s, distance = align(student, x, y, g_t)
         return {
             "ce": cross_entropy(f_s, y),
             "kl": distillation_kl(f_s, f_t, loss.temperature),
-            "iga": gradient_distance(g_s, g_t),
+            "iga": distance,
         }
 
     def weights(progress: float) -> dict[str, float]:

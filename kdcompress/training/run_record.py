@@ -18,6 +18,14 @@ class TeacherRecord(Result):
     check: dict[str, Any] | None
 
 
+class GradientRecord(Result):
+    """How the gradient term was computed; see `kdcompress.engine.choice.Choice`."""
+
+    mode: Literal["exact", "compiled", "finite-difference"]
+    milliseconds: dict[str, float]
+    cosine: float | None
+
+
 class Compression(Result):
     """The student's size, and how many times smaller than the teacher's it is (None without a teacher).
 
@@ -69,6 +77,7 @@ class RunRecord(Result):
 
     Attributes:
         iga_weight: the effective weight of eq. 14's gradient term; None for a run without a teacher.
+        gradient: None for a run without the gradient term.
     """
 
     schema_version: Literal["1.0"] = "1.0"
@@ -78,6 +87,7 @@ class RunRecord(Result):
     data: dict[str, Any]
     settings: dict[str, Any]
     iga_weight: float | None
+    gradient: GradientRecord | None
     teacher: TeacherRecord | None
     compression: Compression
     selected: ValidationRecord

@@ -15,7 +15,9 @@ from torch import Generator, Tensor, nn
 from kdcompress.attacks.pgd import pgd
 from kdcompress.data import Data, Split, augment, channel_statistics, epoch_order, load_data
 from kdcompress.devices import device_name, resolve_device
+from kdcompress.engine import Alignment, Choice, Mode, choose, exact
 from kdcompress.errors import DataError, TeacherError, UsageError
+from kdcompress.maths.gradients import logits_and_input_gradient
 from kdcompress.maths.randomness import generator
 from kdcompress.models.checkpoints import read_checkpoint, save_model
 from kdcompress.models.cost import macs, parameter_count
@@ -29,7 +31,7 @@ from kdcompress.threat import ThreatModel
 from kdcompress.training.folder import refuse_used, run_folder
 from kdcompress.training.loop import Fitted, fit
 from kdcompress.training.recipes import Recipe, adversarial_training, distillation, scaled_iga_weight
-from kdcompress.training.run_record import Compression, Cost, RunRecord, TeacherRecord, ValidationRecord
+from kdcompress.training.run_record import Compression, Cost, GradientRecord, RunRecord, TeacherRecord, ValidationRecord
 from kdcompress.training.teacher_check import TeacherCheck, check_teacher
 from kdcompress.versions import versions
 
@@ -87,7 +89,7 @@ def distill(
 
     D = math.prod(data.input_size)
     weight = settings.loss.iga_weight
-    iga_weight = scaled_iga_weight(threat, D) if weight == "auto" else weight
+    iga_weight = scaled_iga_weight(threat, D, norm=settings.loss.iga_norm) if weight == "auto" else weight
     listener.note(
         f"loss: {settings.loss.ce_weight:g} CE + {settings.loss.kl_weight:g} T^2 KL (T = {settings.loss.temperature:g})"
         + (
@@ -96,8 +98,19 @@ def distill(
             else ""
         )
     )
+    align, choice = (exact(2), None)
+    if iga_weight > 0:
+        align, choice = _chosen(
+            student, teacher.model, settings, _train(data), device, _earlier_mode(out, settings, device)
+        )
+        listener.note(choice.line)
     recipe = distillation(
-        teacher.model, settings.loss, threat, iga_weight=iga_weight, generator=generator(run.seed, "noise")
+        teacher.model,
+        settings.loss,
+        threat,
+        iga_weight=iga_weight,
+        generator=generator(run.seed, "noise"),
+        align=align,
     )
     fitted = train_network(student, recipe, data, run, threat, device, listener)
 
@@ -121,7 +134,52 @@ def distill(
         device=device,
         teacher=taught,
         iga_weight=iga_weight,
+        gradient=None
+        if choice is None
+        else GradientRecord(mode=choice.mode, milliseconds=choice.milliseconds, cosine=choice.cosine),
     )
+
+
+def _chosen(
+    student: nn.Module,
+    teacher: nn.Module,
+    settings: DistillSettings,
+    images: Split,
+    device: torch.device,
+    earlier: Mode | None,
+) -> tuple[Alignment, Choice]:
+    """The way of the gradient term, tried on the first training images, before the first step."""
+    run, count = settings.run, min(settings.run.batch_size, len(images))
+    x, y = next(images.subset(range(count)).batches(count, device=device))
+    x = x.contiguous(memory_format=LAYOUT)
+    student.to(device).to(memory_format=LAYOUT).train()
+    with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+        _, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
+        return choose(
+            settings.loss.iga_mode if earlier is None else earlier,
+            student,
+            x,
+            y,
+            g_t,
+            p=1 if settings.loss.iga_norm == "l1" else 2,
+            steps=run.epochs * (len(images) // count),
+        )
+
+
+def _earlier_mode(out: Path, settings: DistillSettings, device: torch.device) -> Mode | None:
+    """What `auto` chose for the run that this one replaces, where student, batch, device and PyTorch are the same."""
+    try:
+        earlier = RunRecord.model_validate_json((out / "student.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    then, now = earlier.settings, settings.model_dump(mode="json")
+    same = (
+        all(then.get(name) == now[name] for name in ("student", "student_args", "student_stride"))
+        and all(then["run"].get(name) == now["run"][name] for name in ("batch_size", "precision"))
+        and then["loss"] == now["loss"]
+        and (earlier.cost.device, earlier.versions["torch"]) == (device_name(device), versions()["torch"])
+    )
+    return earlier.gradient.mode if same and settings.loss.iga_mode == "auto" and earlier.gradient else None
 
 
 def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listener: Listener = Listener()) -> RunRecord:
@@ -153,6 +211,7 @@ def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listen
         device=device,
         teacher=None,
         iga_weight=None,
+        gradient=None,
     )
 
 
@@ -303,6 +362,7 @@ def _leave(
     device: torch.device,
     teacher: TeacherRecord | None,
     iga_weight: float | None,
+    gradient: GradientRecord | None,
 ) -> RunRecord:
     """Write the student, its record and the metrics; the folder appears at once, or not at all."""
     model = fitted.model.cpu()
@@ -322,6 +382,7 @@ def _leave(
             data={"name": data.name, "train": len(_train(data)), "holdout": len(data.holdout or ())},
             settings=settings.model_dump(mode="json"),
             iga_weight=iga_weight,
+            gradient=gradient,
             teacher=teacher,
             compression=compression,
             selected=ValidationRecord(epoch=fitted.best.epoch, **asdict(fitted.best.validation)),

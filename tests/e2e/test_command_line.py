@@ -28,7 +28,8 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 OPTIONS = {
     "distill": "--teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --student --student-arg "
     "--student-stride --student-weights --data --norm --eps --epochs --batch-size --lr --ce-weight --kl-weight "
-    "--iga-weight --iga-ramp --temperature --input-noise --seed --device --out --overwrite --format",
+    "--iga-weight --iga-ramp --iga-norm --iga-mode --temperature --input-noise --seed --device --out --overwrite "
+    "--format",
     "train": "--recipe --model --model-arg --data --norm --eps --epochs --batch-size --lr --seed --device --out "
     "--overwrite --format",
     "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
@@ -265,6 +266,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         *("--student-stride", 4, "--student-weights", "w.pt", "--data", "d", "--data-dir", "there", "--image-size", 16),
         *("--train-images", 99, "--norm", "L2", "--eps", 0.5, "--ce-weight", 0.1, "--kl-weight", 0.2),
         *("--iga-weight", 0.3, "--iga-ramp", 0.4, "--temperature", 5, "--input-noise", "none", "--epochs", 6),
+        *("--iga-norm", "l1", "--iga-mode", "compiled"),
         *("--batch-size", 7, "--lr", 0.8, "--weight-decay", 0.9, "--ema", 0.11, "--augment", "crop"),
         *("--precision", "bf16", "--seed", 12, "--device", "cpu", "--out", tmp_path / "o", "--overwrite"),
     )
@@ -283,7 +285,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         "threat": {"norm": "L2", "eps": 0.5},
         "loss": {
             **{"ce_weight": 0.1, "kl_weight": 0.2, "iga_weight": 0.3, "iga_ramp": 0.4, "temperature": 5},
-            "input_noise": "none",
+            **{"input_noise": "none", "iga_norm": "l1", "iga_mode": "compiled"},
         },
         "run": {
             **{"epochs": 6, "batch_size": 7, "lr": 0.8, "weight_decay": 0.9, "ema": 0.11, "augment": "crop"},

@@ -20,7 +20,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("settings", "report"),
     ("progress", "gates"),
     ("maths", "devices", "models", "data"),
-    ("attacks",),
+    ("attacks", "engine"),
     ("training", "evaluation"),
     ("demo",),
     ("render",),

@@ -1,0 +1,132 @@
+"""The choice on one batch: what is taken, what is refused, what is said; and that the student is left as it was."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdcompress.engine import choice, choose, exact
+from kdcompress.engine.compiled import compiled
+from kdcompress.errors import UsageError
+from tests.unit.engine.networks import Batch, OnceLayer, student
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces and differentiates as the real one, and leaves out the minutes of code generation."""
+    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+def test_a_short_run_takes_the_exact_way_without_trying_the_compiler(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "compiled", lambda *_: pytest.fail("tried"))
+    _, chosen = choose("auto", student(nn.ReLU), *batch, p=2, steps=10)
+    assert chosen.mode == "exact" and "exact" in chosen.line and chosen.milliseconds["exact"] > 0
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("faster", ["exact", "compiled"])
+def test_a_long_run_takes_the_faster_of_the_two(batch: Batch, faster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1.0, 2.0] if faster == "exact" else [2.0, 1.0])
+    monkeypatch.setattr(choice, "_milliseconds", lambda *_: next(times))
+    _, chosen = choose("auto", student(nn.SiLU), *batch, p=2, steps=10**9)
+    assert chosen.mode == faster
+    assert chosen.cosine is not None and chosen.cosine > 0.999999
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("p", [1, 2])
+def test_compiled_steps_are_the_exact_ones_and_move_the_statistics_alike(batch: Batch, p: float) -> None:
+    one, two = student(nn.SiLU), student(nn.SiLU)
+    ways = [(one, compiled(one, p)), (two, exact(p))]
+    for network, align in ways:
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            f, distance = align(network, *batch)
+            (nn.functional.cross_entropy(f, batch[1]) + distance.mean()).backward()
+            optimizer.step()
+    # Three float32 steps whose operations are ordered otherwise.
+    torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fault", ["wrong", "refused"])
+def test_a_compiler_that_fails_the_check_is_not_trusted(
+    batch: Batch, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(network: nn.Module, p: float) -> choice.Alignment:
+        def align(network: nn.Module, x: Tensor, y: Tensor, g_t: Tensor) -> tuple[Tensor, Tensor]:
+            if fault == "refused":
+                raise RuntimeError("Unsupported: something")
+            return exact(p)(network, x, y, -g_t)
+
+        return align
+
+    monkeypatch.setattr(choice, "compiled", broken)
+    _, chosen = choose("compiled", student(nn.SiLU), *batch, p=2, steps=10)
+    assert chosen.mode == "exact" and "failed the check" in chosen.line
+    assert ("Unsupported" in chosen.line) is (fault == "refused")
+
+
+def test_a_smooth_student_without_a_second_derivative_gets_finite_differences_and_is_told_why(batch: Batch) -> None:
+    align, chosen = choose("auto", student(OnceLayer), *batch, p=2, steps=10)
+    assert chosen.mode == "finite-difference" and "once_differentiable" in chosen.line and chosen.cosine is None
+    _, distance = align(student(OnceLayer), *batch)
+    assert distance.requires_grad
+
+
+def test_one_with_kinks_too_is_refused_with_their_names_and_the_mode_that_would_go_on(batch: Batch) -> None:
+    kinked = student(lambda: nn.Sequential(nn.ReLU(), OnceLayer()))
+    with pytest.raises(UsageError, match=r"once_differentiable.*finite-difference.*relu"):
+        choose("auto", kinked, *batch, p=2, steps=10)
+    _, chosen = choose("finite-difference", kinked, *batch, p=2, steps=10)
+    assert chosen.mode == "finite-difference" and "another objective" in chosen.line
+
+
+@pytest.mark.parametrize("mode", ["exact", "compiled"])
+def test_a_mode_that_was_asked_for_and_cannot_work_is_refused(batch: Batch, mode: choice.Mode) -> None:
+    with pytest.raises(UsageError, match=f"--iga-mode {mode} does not work for this student: .*once_differentiable"):
+        choose(mode, student(OnceLayer), *batch, p=2, steps=10)
+
+
+def test_finite_differences_that_were_asked_for_come_with_their_cosine(batch: Batch) -> None:
+    _, smooth = choose("finite-difference", student(nn.SiLU), *batch, p=2, steps=10)
+    assert smooth.cosine is not None and smooth.cosine > 0.9999 and f"{smooth.cosine:.4f}" in smooth.line
+    _, kinked = choose("finite-difference", student(nn.ReLU), *batch, p=2, steps=10)
+    assert kinked.cosine is not None and kinked.cosine < smooth.cosine and "kinks (relu)" in kinked.line
+
+
+def test_finite_differences_know_only_the_norm_of_eq_14(batch: Batch) -> None:
+    with pytest.raises(UsageError, match="--iga-norm l2"):
+        choose("finite-difference", student(nn.SiLU), *batch, p=1, steps=10)
+
+
+def test_a_student_whose_input_gradient_knows_nothing_of_its_weights_is_refused(batch: Batch) -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * x.sum((1, 2, 3))[:, None] + 0 * self.bias
+
+    with pytest.raises(UsageError, match="zero on the first batch"):
+        choose("exact", Constant(), *batch, p=2, steps=10)
+
+
+@pytest.mark.parametrize("mode", ["auto", "finite-difference"])
+def test_the_student_its_statistics_and_the_generators_are_left_as_they_were(batch: Batch, mode: choice.Mode) -> None:
+    network = student(nn.SiLU, dropout=0.5)
+    before, drawn = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    choose(mode, network, *batch, p=2, steps=10)
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert network.training and all(weight.grad is None for weight in network.parameters())
+
+
+def test_a_missing_derivative_is_named() -> None:
+    said = RuntimeError("derivative for aten::_flash_backward is not implemented")
+    assert choice._fault(said) == "its operation _flash_backward has no second derivative in PyTorch"
