@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 import typer
 
+from kdcompress.cli.bench import bench
 from kdcompress.cli.commands import Commands
 from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
@@ -21,6 +22,7 @@ app.command()(distill)
 app.command()(train)
 app.command()(evaluate)
 app.command()(demo)
+app.command()(bench)
 
 
 @app.callback(invoke_without_command=True)

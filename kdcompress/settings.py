@@ -188,6 +188,20 @@ class TrainSettings(Settings):
     run: RunSettings = RunSettings()
 
 
+class BenchSettings(Settings):
+    """Everything `kdcompress bench` was asked for."""
+
+    teacher: ModelFile
+    student: str
+    student_args: dict[str, Any] = {}
+    student_stride: Annotated[int, Field(ge=1)] | None = None
+    data: DataSettings
+    threat: ThreatSettings
+    run: RunSettings = RunSettings()
+    repeats: Annotated[int, Field(ge=1)] = 7
+    compiled: bool = True
+
+
 class EvaluateSettings(Settings):
     """Everything `kdcompress evaluate` was asked for."""
 

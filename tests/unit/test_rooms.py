@@ -22,7 +22,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("maths", "devices", "models", "data"),
     ("attacks", "engine"),
     ("training", "evaluation"),
-    ("demo",),
+    ("demo", "bench"),
     ("render",),
     ("cli",),
     ("__main__",),

@@ -1,0 +1,242 @@
+"""What a step costs: every way of distilling the user's teacher into the user's student, side by side in one run."""
+
+import copy
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from itertools import cycle, islice
+
+import torch
+from torch import Tensor, nn
+
+from kdcompress.attacks.pgd import perturb
+from kdcompress.data import load_data
+from kdcompress.devices import device_name, resolve_device
+from kdcompress.engine import Alignment, exact
+from kdcompress.engine.compiled import compiled
+from kdcompress.engine.finite_difference import finite_difference
+from kdcompress.maths.gradients import double_backward, input_gradient
+from kdcompress.maths.losses import distillation_kl, gradient_distance
+from kdcompress.maths.randomness import generator
+from kdcompress.models.cost import macs, parameter_count
+from kdcompress.models.teachers import load_model
+from kdcompress.progress import Listener
+from kdcompress.report import Result
+from kdcompress.settings import BenchSettings, LossSettings
+from kdcompress.training.recipes import Terms, distillation
+from kdcompress.training.runs import LAYOUT, new_network
+from kdcompress.versions import versions
+
+Step = Callable[[nn.Module], Terms]
+
+
+class Row(Result):
+    """One way of distilling.
+
+    Attributes:
+        milliseconds: median of a step: loss, backward, AdamW.
+        images_per_second: from that median.
+        peak_memory: bytes at the most during a step, beyond what lay there before; None on a CPU.
+        ratio: to KD's time.
+        floor: to KD's, what forwards and backwards alone cost by the counts of multiply-accumulates.
+        hours: for the epochs asked for, over the training images.
+        fault: why there are no figures.
+    """
+
+    method: str
+    milliseconds: float | None = None
+    images_per_second: float | None = None
+    peak_memory: int | None = None
+    ratio: float | None = None
+    floor: float
+    hours: float | None = None
+    fault: str = ""
+
+
+class Bench(Result):
+    """The table.
+
+    Attributes:
+        r: multiply-accumulates of the teacher over the student's.
+    """
+
+    schema_version: str = "1.0"
+    device: str
+    batch_size: int
+    repeats: int
+    teacher: str
+    student: str
+    teacher_params: int
+    student_params: int
+    r: float
+    epochs: int
+    train_images: int
+    rows: tuple[Row, ...]
+    settings: dict[str, object]
+    versions: dict[str, str]
+
+
+def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
+    """Time one batch of each method, in turns, so that other work on the machine slows all of them alike.
+
+    Raises:
+        KdcompressError: if a file, the data or an option is wrong.
+    """
+    run, threat = settings.run, settings.threat.threat
+    device = resolve_device(run.device)
+    data = load_data(
+        settings.data.data,
+        data_dir=settings.data.data_dir,
+        image_size=settings.data.image_size,
+        train_images=settings.data.train_images,
+        splits=["train"],
+        seed=run.seed,
+        on_progress=listener.count,
+    )
+    assert data.train is not None  # the one split asked for
+    file = settings.teacher
+    teacher = load_model(
+        file.path,
+        arch=file.arch,
+        args=file.args,
+        mean=file.mean,
+        std=file.std,
+        classes=data.classes,
+        input_size=data.input_size,
+        option="teacher",
+    )
+    student, record = new_network(
+        settings.student, settings.student_args, settings.student_stride, None, data, run, listener
+    )
+    r = macs(teacher.model, data.input_size) / max(1, macs(student, data.input_size))
+    f_t = teacher.model.to(device).to(memory_format=LAYOUT)
+    x, y = next(data.train.shuffled(run.batch_size, run.seed).batches(run.batch_size, device=device))
+    x = x.contiguous(memory_format=LAYOUT)
+
+    def distil(align: Alignment, iga_weight: float) -> Step:
+        noise = generator(run.seed, "noise")
+        recipe = distillation(f_t, LossSettings(), threat, iga_weight=iga_weight, generator=noise, align=align)
+        return lambda student: recipe.terms(student, x, y)
+
+    def pgd_10(student: nn.Module) -> Terms:
+        student.eval()
+        x_adv = perturb(student, x, y, threat, steps=10, generator=generator(0, "inner attack"))
+        student.train()
+        with torch.no_grad():
+            logits = f_t(x)
+        return {"kl": distillation_kl(student(x_adv), logits, 1.0)}
+
+    ways: dict[str, tuple[Callable[[nn.Module], Step], float]] = {
+        "KD": (lambda _: distil(exact(2), 0.0), r + 3),
+        "KDIGA exact": (lambda _: distil(exact(2), 1.0), 2 * r + 6),
+        "KDIGA finite-difference": (lambda _: distil(finite_difference(), 1.0), 2 * r + 10),
+        "PGD-10 distillation": (lambda _: pgd_10, r + 23),
+        "reference style, eager": (lambda _: lambda student: _reference(student, f_t, x, y), 3 * r + 9),
+    }
+    if settings.compiled:
+        ways["KDIGA compiled"] = (lambda network: distil(compiled(network, 2), 1.0), 2 * r + 6)
+    times, peaks, faults = _timed(ways, student.to(device).to(memory_format=LAYOUT), run.lr, x, settings, listener)
+    steps = run.epochs * (len(data.train) // len(x))
+    return Bench(
+        device=device_name(device),
+        batch_size=len(x),
+        repeats=settings.repeats,
+        teacher=teacher.record.arch,
+        student=record.arch,
+        teacher_params=parameter_count(teacher.model),
+        student_params=parameter_count(student),
+        r=r,
+        epochs=run.epochs,
+        train_images=len(data.train),
+        rows=tuple(
+            Row(method=name, floor=cost / (r + 3), fault=faults[name])
+            if name in faults
+            else Row(
+                method=name,
+                milliseconds=times[name],
+                images_per_second=1000 * len(x) / times[name],
+                peak_memory=peaks.get(name),
+                ratio=times[name] / times["KD"],
+                floor=cost / (r + 3),
+                hours=times[name] * steps / 3_600_000,
+            )
+            for name, (_, cost) in ways.items()
+        ),
+        settings=settings.model_dump(mode="json"),
+        versions=versions(),
+    )
+
+
+def _reference(student: nn.Module, teacher: nn.Module, x: Tensor, y: Tensor) -> Terms:
+    """As published code does it: forwards for logits and forwards for gradients, by PyTorch's own derivatives."""
+    with torch.no_grad():
+        f_t = teacher(x)
+    x_t, x_s = (x.clone().requires_grad_() for _ in range(2))
+    g_t = input_gradient(teacher(x_t), x_t, y, create_graph=False)
+    f_s = student(x)
+    with double_backward():
+        again = student(x_s)
+    g_s = input_gradient(again, x_s, y, create_graph=True)
+    return {"kl": distillation_kl(f_s, f_t, 1.0), "iga": gradient_distance(g_s, g_t)}
+
+
+def _timed(
+    ways: dict[str, tuple[Callable[[nn.Module], Step], float]],
+    student: nn.Module,
+    lr: float,
+    x: Tensor,
+    settings: BenchSettings,
+    listener: Listener,
+) -> tuple[dict[str, float], dict[str, int], dict[str, str]]:
+    """Median milliseconds, peak memory and faults, by method. Each has a student and an optimizer of its own."""
+    steps: dict[str, Callable[[], None]] = {}
+    faults: dict[str, str] = {}
+    peaks: dict[str, int] = {}
+    for name, (way, _) in ways.items():
+        listener.note(f"trying {name}" + (": compiling takes minutes" if "compiled" in name else ""))
+        network = copy.deepcopy(student).train()
+        step = _step(network, way(network), lr, x.device.type, settings.run.precision)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                step()
+                step()
+        except (RuntimeError, NotImplementedError) as error:
+            faults[name] = " ".join(str(error).split())[:200]
+            continue
+        if x.is_cuda:
+            torch.cuda.reset_peak_memory_stats(x.device)
+            before = torch.cuda.memory_allocated(x.device)
+            step()
+            peaks[name] = torch.cuda.max_memory_allocated(x.device) - before
+        steps[name] = step
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    total = settings.repeats * len(steps)
+    for done, (name, step) in enumerate(islice(cycle(steps.items()), total)):
+        listener.count("timing", done, total, name)
+        _wait(x)
+        start = time.perf_counter()
+        step()
+        _wait(x)
+        seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(found) for name, found in seconds.items()}, peaks, faults
+
+
+def _step(network: nn.Module, step: Step, lr: float, device: str, precision: str) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
+
+    def run() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            terms = step(network)
+        loss = torch.stack([terms[name].mean() for name in terms if name != "ce"]).sum()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return run
+
+
+def _wait(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)

@@ -1,0 +1,80 @@
+"""kdcompress bench."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcompress.cli import options
+from kdcompress.cli.boundary import boundary
+from kdcompress.cli.options import MEASURES, OUTPUT, STUDENT, TEACHER, Format, default
+from kdcompress.cli.output import deliver, refuse_unwritable, stderr
+from kdcompress.settings import BenchSettings, DataSettings, RunSettings, ThreatSettings
+
+
+def bench(
+    teacher: Annotated[
+        Path,
+        typer.Option(
+            help="The robust teacher: safetensors or a torch file.", rich_help_panel=TEACHER, show_default=False
+        ),
+    ],
+    student: Annotated[str, typer.Option(help="Any timm name.", rich_help_panel=STUDENT, show_default=False)],
+    data: options.Data,
+    eps: options.Eps,
+    teacher_arch: options.TeacherArch = None,
+    teacher_arg: options.TeacherArg = None,
+    teacher_mean: options.TeacherMean = None,
+    teacher_std: options.TeacherStd = None,
+    student_arg: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value for timm, such as layers=1,1,1,1; repeat for more.", rich_help_panel=STUDENT),
+    ] = None,
+    student_stride: Annotated[int | None, typer.Option(help="As for distill.", rich_help_panel=STUDENT)] = None,
+    data_dir: options.DataDir = None,
+    image_size: options.ImageSize = None,
+    train_images: options.TrainImages = None,
+    norm: options.NormOption = "Linf",
+    epochs: Annotated[
+        int, typer.Option(help="How many the hours are reckoned for.", rich_help_panel=MEASURES)
+    ] = default(RunSettings, "epochs"),
+    batch_size: options.BatchSize = default(RunSettings, "batch_size"),
+    precision: options.Precision = default(RunSettings, "precision"),
+    repeats: Annotated[
+        int, typer.Option(help="Timed steps of each method, in turns.", rich_help_panel=MEASURES)
+    ] = default(BenchSettings, "repeats"),
+    compiled: Annotated[
+        bool, typer.Option(help="With the compiled mode, whose compiling takes minutes.", rich_help_panel=MEASURES)
+    ] = default(BenchSettings, "compiled"),
+    seed: options.Seed = default(RunSettings, "seed"),
+    device: options.Device = default(RunSettings, "device"),
+    report: Annotated[Path | None, typer.Option(help="Write the JSON here.", rich_help_panel=OUTPUT)] = None,
+    format: options.FormatOption = Format.table,
+) -> None:
+    """Time a step of KD, KDIGA in each mode, PGD-10 distillation and the reference style, side by side.
+
+    Example: kdcompress bench --teacher robust.pt --teacher-mean none --student resnet18 --data digits --eps 0.15
+    """
+    from kdcompress.models.arguments import parse_arguments
+
+    with boundary():
+        refuse_unwritable(report)
+        settings = BenchSettings.of(
+            teacher=options.model_file(teacher, teacher_arch, teacher_arg, teacher_mean, teacher_std, "teacher-"),
+            student=student,
+            student_args=parse_arguments(student_arg or [], "--student-arg"),
+            student_stride=student_stride,
+            data=DataSettings.of(data=data, data_dir=data_dir, image_size=image_size, train_images=train_images),
+            threat=ThreatSettings.of(norm=norm, eps=eps),
+            run=RunSettings.of(epochs=epochs, batch_size=batch_size, precision=precision, seed=seed, device=device),
+            repeats=repeats,
+            compiled=compiled,
+        )
+        from kdcompress.bench import bench as measured
+        from kdcompress.render.bench import costs
+        from kdcompress.render.progress import listening
+
+        with listening(stderr()) as listener:
+            result = measured(settings, listener=listener)
+        text = result.model_dump_json(indent=2)
+        deliver(text, costs(result), format, {report: f"{text}\n".encode()})

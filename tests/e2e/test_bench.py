@@ -1,0 +1,65 @@
+"""kdcompress bench on 80 images: every method is timed, floors are the counts, and what cannot run is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+METHODS = {
+    "KD": lambda r: r + 3,
+    "KDIGA exact": lambda r: 2 * r + 6,
+    "KDIGA finite-difference": lambda r: 2 * r + 10,
+    "PGD-10 distillation": lambda r: r + 23,
+    "reference style, eager": lambda r: 3 * r + 9,
+}
+
+
+@pytest.fixture
+def command(pictures: Path, teacher: list[str]) -> list[object]:
+    student = ["--student", "resnet18", "--student-arg", "layers=1,1,1,1", "--student-arg", "channels=4,4,8,8"]
+    return [
+        *("bench", *teacher, *student, "--data", pictures, "--eps", "4/255", "--batch-size", 8),
+        *("--repeats", 2, "--epochs", 3, "--device", "cpu", "--no-compiled"),
+    ]
+
+
+def test_every_method_is_timed_beside_its_floor(run: Any, command: list[object], tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    ran = run(*command, "--format", "json", "--report", out)
+    assert ran.code == 0, ran.stderr
+    assert out.read_text() == ran.stdout
+    found = json.loads(ran.stdout)
+    rows = {row["method"]: row for row in found["rows"]}
+    assert rows.keys() == METHODS.keys()
+    r = found["r"]
+    for name, cost in METHODS.items():
+        row = rows[name]
+        assert row["floor"] == pytest.approx(cost(r) / (r + 3))
+        assert row["fault"] == "" and row["milliseconds"] > 0
+        assert row["ratio"] == pytest.approx(row["milliseconds"] / rows["KD"]["milliseconds"])
+        assert row["images_per_second"] == pytest.approx(8000 / row["milliseconds"])
+        # 72 training images are 9 steps of 8, three times over.
+        assert row["hours"] == pytest.approx(27 * row["milliseconds"] / 3_600_000)
+
+
+def test_the_table_has_a_line_for_each(run: Any, command: list[object]) -> None:
+    ran = run(*command)
+    assert ran.code == 0, ran.stderr
+    assert all(name in ran.stdout for name in METHODS)
+    assert "r = " in ran.stdout and "floor" in ran.stdout
+
+
+def test_a_method_that_fails_is_named_and_the_others_are_timed(
+    run: Any, command: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("derivative for aten::x is not implemented")
+
+    monkeypatch.setattr("kdcompress.bench._reference", broken)
+    ran = run(*command, "--format", "json")
+    rows = {row["method"]: row for row in json.loads(ran.stdout)["rows"]}
+    assert rows["reference style, eager"]["milliseconds"] is None
+    assert "aten::x" in rows["reference style, eager"]["fault"]
+    assert rows["KDIGA exact"]["milliseconds"] > 0
+    assert "aten::x" in run(*command).stdout
