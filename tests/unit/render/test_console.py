@@ -151,6 +151,7 @@ def test_a_runs_summary_says_that_its_figures_chose_the_weights() -> None:
         data={},
         settings={},
         iga_weight=None,
+        gradient=None,
         teacher=None,
         compression=Compression(params=1000, macs=2000, file_bytes=1, params_ratio=4.0, macs_ratio=3.0, file_ratio=1.0),
         selected=ValidationRecord(epoch=7, clean_accuracy=0.5, robust_accuracy=0.25, images=24),
