@@ -107,6 +107,7 @@ class LossSettings(Settings):
     iga_weight: NonNegative | Literal["auto"] = "auto"
     iga_ramp: Fraction = 0.3
     iga_norm: Literal["l2", "l1"] = "l2"
+    iga_micro_batch: Annotated[int, Field(ge=2)] | None = None
     iga_mode: Literal["auto", "exact", "compiled", "finite-difference"] = "auto"
     temperature: Positive = 1.0
     input_noise: Literal["uniform", "none"] = "uniform"

@@ -87,6 +87,14 @@ def distill(
             rich_help_panel=LOSS,
         ),
     ] = default(LossSettings, "iga_mode"),
+    iga_micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="The most images in memory at once; a batch goes through in parts. "
+            "Default: all, and halves where memory runs out.",
+            rich_help_panel=LOSS,
+        ),
+    ] = default(LossSettings, "iga_micro_batch"),
     temperature: Annotated[float, typer.Option(help="T of the KL term.", rich_help_panel=LOSS)] = default(
         LossSettings, "temperature"
     ),
@@ -130,6 +138,7 @@ def distill(
                 iga_weight=iga_weight,
                 iga_ramp=iga_ramp,
                 iga_norm=iga_norm,
+                iga_micro_batch=iga_micro_batch,
                 iga_mode=iga_mode,
                 temperature=temperature,
                 input_noise=input_noise,

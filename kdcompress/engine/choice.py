@@ -117,6 +117,8 @@ def _weights_gradient(align: Alignment, student: nn.Module, x: Tensor, y: Tensor
         with buffers_held(student), torch.random.fork_rng(_cuda(x)):
             f, distance = align(student, x, y, g_t)
             slopes = _slopes(distance.mean(), weights)
+    except torch.OutOfMemoryError:  # says nothing of the student
+        raise
     except (RuntimeError, NotImplementedError) as error:  # the compiler's errors are RuntimeErrors too
         return _Seen(None, _fault(error))
     gradient = torch.cat(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdcompress.errors import TrainingError
 from kdcompress.progress import Epoch, Listener, Step, Validation
 from kdcompress.settings import RunSettings
+from kdcompress.training.backward import Backward
 from kdcompress.training.recipes import Recipe
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
@@ -60,9 +61,13 @@ def fit(
     run: RunSettings,
     validate: Callable[[nn.Module], Validation],
     device: torch.device,
+    micro_batch: int | None = None,
     listener: Listener = Listener(),
 ) -> Fitted:
     """Minimise the recipe's loss with AdamW and one cycle of the learning rate; keep the best averaged weights.
+
+    Args:
+        micro_batch: the most images whose graph is in memory at once; where memory runs out it is halved, and said.
 
     Raises:
         TrainingError: if the loss or a weight stops being finite.
@@ -76,23 +81,21 @@ def fit(
     best: Epoch | None = None
     best_state: dict[str, Tensor] = {}
     started, step = time.perf_counter(), 0
+    backward = Backward(model, recipe, run.precision, listener, micro_batch)
 
     for epoch in range(1, run.epochs + 1):
         epoch_started, means, weights, lr = time.perf_counter(), _Means(), {}, 0.0
         model.train()
         for inputs, labels in batches(epoch):
             weights = recipe.weights(step / steps)
-            with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-                terms = {name: term.mean() for name, term in recipe.terms(model, inputs, labels).items()}
-            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            terms = backward(inputs, labels, weights)
             optimizer.step()
             lr = optimizer.param_groups[0]["lr"]
             schedule.step()
             step += 1
             average.update(model, step=step)
-            means.add(terms | {"loss": loss})
+            means.add(terms)
             elapsed = time.perf_counter() - started
             listener.step(
                 Step(

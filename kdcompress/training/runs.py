@@ -28,6 +28,7 @@ from kdcompress.models.teachers import LoadedModel, load_model
 from kdcompress.progress import Epoch, Listener, Validation
 from kdcompress.settings import DataSettings, DistillSettings, RunSettings, TrainSettings
 from kdcompress.threat import ThreatModel
+from kdcompress.training.backward import out_of_memory
 from kdcompress.training.folder import refuse_used, run_folder
 from kdcompress.training.loop import Fitted, fit
 from kdcompress.training.recipes import Recipe, adversarial_training, distillation, scaled_iga_weight
@@ -112,7 +113,8 @@ def distill(
         generator=generator(run.seed, "noise"),
         align=align,
     )
-    fitted = train_network(student, recipe, data, run, threat, device, listener)
+    micro_batch = settings.loss.iga_micro_batch if iga_weight > 0 else None
+    fitted = train_network(student, recipe, data, run, threat, device, listener, micro_batch)
 
     taught = TeacherRecord(
         path=str(settings.teacher.path),
@@ -149,21 +151,29 @@ def _chosen(
     earlier: Mode | None,
 ) -> tuple[Alignment, Choice]:
     """The way of the gradient term, tried on the first training images, before the first step."""
-    run, count = settings.run, min(settings.run.batch_size, len(images))
-    x, y = next(images.subset(range(count)).batches(count, device=device))
-    x = x.contiguous(memory_format=LAYOUT)
+    run, loss = settings.run, settings.loss
+    batch = min(run.batch_size, len(images))
     student.to(device).to(memory_format=LAYOUT).train()
-    with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-        _, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
-        return choose(
-            settings.loss.iga_mode if earlier is None else earlier,
-            student,
-            x,
-            y,
-            g_t,
-            p=1 if settings.loss.iga_norm == "l1" else 2,
-            steps=run.epochs * (len(images) // count),
-        )
+    count = min(batch, loss.iga_micro_batch or batch)
+    while True:
+        x, y = next(images.subset(range(count)).batches(count, device=device))
+        x = x.contiguous(memory_format=LAYOUT)
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+                _, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
+                return choose(
+                    loss.iga_mode if earlier is None else earlier,
+                    student,
+                    x,
+                    y,
+                    g_t,
+                    p=1 if loss.iga_norm == "l1" else 2,
+                    steps=run.epochs * (len(images) // batch) * math.ceil(batch / count),
+                )
+        except RuntimeError as error:
+            if not out_of_memory(error) or count < 4:
+                raise
+        count //= 2  # training will find its own way to smaller parts
 
 
 def _earlier_mode(out: Path, settings: DistillSettings, device: torch.device) -> Mode | None:
@@ -249,6 +259,7 @@ def train_network(
     threat: ThreatModel,
     device: torch.device,
     listener: Listener,
+    micro_batch: int | None = None,
 ) -> Fitted:
     """Fit on the training split; choose the epoch on the held-out slice. The test split plays no part."""
     images, holdout = _train(data), data.holdout
@@ -274,6 +285,7 @@ def train_network(
             run=run,
             validate=_validation(holdout, threat, run.seed, device),
             device=device,
+            micro_batch=micro_batch,
             listener=listener,
         )
 

@@ -28,8 +28,8 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 OPTIONS = {
     "distill": "--teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --student --student-arg "
     "--student-stride --student-weights --data --norm --eps --epochs --batch-size --lr --ce-weight --kl-weight "
-    "--iga-weight --iga-ramp --iga-norm --iga-mode --temperature --input-noise --seed --device --out --overwrite "
-    "--format",
+    "--iga-weight --iga-ramp --iga-norm --iga-mode --iga-micro-batch --temperature --input-noise --seed --device "
+    "--out --overwrite --format",
     "train": "--recipe --model --model-arg --data --norm --eps --epochs --batch-size --lr --seed --device --out "
     "--overwrite --format",
     "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
@@ -268,7 +268,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         *("--student-stride", 4, "--student-weights", "w.pt", "--data", "d", "--data-dir", "there", "--image-size", 16),
         *("--train-images", 99, "--norm", "L2", "--eps", 0.5, "--ce-weight", 0.1, "--kl-weight", 0.2),
         *("--iga-weight", 0.3, "--iga-ramp", 0.4, "--temperature", 5, "--input-noise", "none", "--epochs", 6),
-        *("--iga-norm", "l1", "--iga-mode", "compiled"),
+        *("--iga-norm", "l1", "--iga-mode", "compiled", "--iga-micro-batch", 3),
         *("--batch-size", 7, "--lr", 0.8, "--weight-decay", 0.9, "--ema", 0.11, "--augment", "crop"),
         *("--precision", "bf16", "--seed", 12, "--device", "cpu", "--out", tmp_path / "o", "--overwrite"),
     )
@@ -287,7 +287,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         "threat": {"norm": "L2", "eps": 0.5},
         "loss": {
             **{"ce_weight": 0.1, "kl_weight": 0.2, "iga_weight": 0.3, "iga_ramp": 0.4, "temperature": 5},
-            **{"input_noise": "none", "iga_norm": "l1", "iga_mode": "compiled"},
+            **{"input_noise": "none", "iga_norm": "l1", "iga_mode": "compiled", "iga_micro_batch": 3},
         },
         "run": {
             **{"epochs": 6, "batch_size": 7, "lr": 0.8, "weight_decay": 0.9, "ema": 0.11, "augment": "crop"},

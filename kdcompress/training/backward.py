@@ -1,0 +1,73 @@
+"""One batch forwards and backwards, in as many parts as memory asks for."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kdcompress.progress import Listener
+from kdcompress.training.recipes import Recipe
+
+
+class Backward:
+    """Adds the gradient of a batch's mean loss to the weights, one part of the batch after the other.
+
+    Without BatchNorm the parts do not matter, but to rounding. With it each has statistics of its own, which is said.
+
+    Args:
+        micro_batch: the most images whose graph is in memory at once; None for all. Where memory runs out on an
+            accelerator it is halved, said, and the batch taken again.
+    """
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, precision: str, listener: Listener, micro_batch: int | None = None
+    ) -> None:
+        self.model, self.recipe, self.precision, self.listener = model, recipe, precision, listener
+        self.micro_batch = micro_batch
+        self.is_split = False
+
+    def __call__(self, inputs: Tensor, labels: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
+        """The batch's mean of every term, unweighted, and of their weighted sum, `loss`; detached.
+
+        Args:
+            inputs, labels: (B, C, H, W) in [0,1], (B,).
+            weights: of each term.
+        """
+        while True:
+            parts = 1 if self.micro_batch is None else math.ceil(len(inputs) / self.micro_batch)
+            if parts > 1 and not self.is_split:
+                self.listener.note(self._told(len(inputs), parts))
+                self.is_split = True
+            try:
+                return self._in_parts(inputs, labels, weights, parts)
+            except RuntimeError as error:
+                if not out_of_memory(error) or len(inputs) < 4 * parts:
+                    raise
+            # Outside the handler, which holds the failed graph.
+            self.listener.note("out of memory: the batch is taken again in smaller parts")
+            self.micro_batch, self.is_split = math.ceil(len(inputs) / (2 * parts)), False
+            for weight in self.model.parameters():
+                weight.grad = None
+
+    def _in_parts(self, inputs: Tensor, labels: Tensor, weights: dict[str, float], parts: int) -> dict[str, Tensor]:
+        means: dict[str, Tensor] = {}
+        for x, y in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            share = len(x) / len(inputs)
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                terms = {name: share * term.mean() for name, term in self.recipe.terms(self.model, x, y).items()}
+            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            for name, value in (terms | {"loss": loss}).items():
+                means[name] = means[name] + value.detach() if name in means else value.detach()
+        return means
+
+    def _told(self, batch_size: int, parts: int) -> str:
+        most = math.ceil(batch_size / parts)
+        coupled = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules())
+        effect = f"; BatchNorm takes its statistics over them, not over {batch_size}" if coupled else ""
+        return f"a batch goes through in {parts} parts of at most {most} images{effect}"
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an accelerator's memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)

@@ -1,0 +1,104 @@
+"""A batch in parts: the same gradient, less memory, and said where BatchNorm makes it another."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdcompress.engine import exact
+from kdcompress.maths.randomness import generator
+from kdcompress.progress import Listener
+from kdcompress.settings import LossSettings
+from kdcompress.threat import ThreatModel
+from kdcompress.training.backward import Backward
+from kdcompress.training.recipes import Recipe, Terms, distillation
+
+WEIGHTS = {"ce": 0.5, "kl": 1.0, "iga": 2.0}
+
+
+def network(norm: type[nn.Module] | None = None, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    middle = nn.Identity() if norm is None else norm(4)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), middle, nn.SiLU(), nn.Flatten(), nn.Linear(4 * 16, 3)).train()
+
+
+def recipe() -> Recipe:
+    loss = LossSettings(input_noise="none", ce_weight=0.5)
+    return distillation(
+        network(seed=1).eval().requires_grad_(False),
+        loss,
+        ThreatModel("Linf", 0.1),
+        iga_weight=2.0,
+        generator=generator(0, "noise"),
+        align=exact(2),
+    )
+
+
+def batch(count: int = 10) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(3)
+    return torch.rand(count, 1, 6, 6, generator=rng), torch.arange(count) % 3
+
+
+def gradients(model: nn.Module, micro_batch: int | None, notes: list[str]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    backward = Backward(model, recipe(), "float32", Listener(note=notes.append), micro_batch)
+    means = backward(*batch(), WEIGHTS)
+    return [weight.grad for weight in model.parameters() if weight.grad is not None], means
+
+
+@pytest.mark.parametrize("micro_batch", [2, 3, 7, 10, 99])
+def test_without_batch_norm_parts_give_the_whole_batchs_gradient_and_means(micro_batch: int) -> None:
+    notes: list[str] = []
+    found, means = gradients(network(), micro_batch, notes)
+    expected, whole = gradients(network(), None, [])
+    # Sums of ten float32 terms in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(means, whole, rtol=1e-5, atol=1e-7)
+    assert len(notes) == (micro_batch < 10) and not any("BatchNorm" in note for note in notes)
+
+
+def test_with_batch_norm_the_changed_statistics_are_named() -> None:
+    notes: list[str] = []
+    found, _ = gradients(network(nn.BatchNorm2d), 5, notes)
+    expected, _ = gradients(network(nn.BatchNorm2d), None, [])
+    assert notes == [
+        "a batch goes through in 2 parts of at most 5 images; BatchNorm takes its statistics over them, not over 10"
+    ]
+    assert not torch.allclose(found[0], expected[0], rtol=1e-3)
+
+
+def short_of_memory(most: int) -> Recipe:
+    """Runs out of memory where more than `most` images come at once."""
+    inner = recipe()
+
+    def terms(model: nn.Module, x: Tensor, y: Tensor) -> Terms:
+        if len(x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner.terms(model, x, y)
+
+    return Recipe(terms, inner.weights)
+
+
+def test_where_memory_runs_out_parts_are_halved_until_they_fit_and_stay_so() -> None:
+    notes: list[str] = []
+    model = network()
+    backward = Backward(model, short_of_memory(3), "float32", Listener(note=notes.append))
+    backward(*batch(), WEIGHTS)
+    found = [weight.grad for weight in model.parameters()]
+    expected, _ = gradients(network(), None, [])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    assert sum("out of memory" in note for note in notes) == 2 and "4 parts" in notes[-1]
+    before = len(notes)
+    backward(*batch(), WEIGHTS)
+    assert len(notes) == before
+
+
+def test_where_not_even_two_images_fit_the_error_comes_through() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        Backward(network(), short_of_memory(0), "float32", Listener())(*batch(), WEIGHTS)
+
+
+def test_other_errors_come_through_at_once() -> None:
+    def broken(model: nn.Module, x: Tensor, y: Tensor) -> Terms:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape"):
+        Backward(network(), Recipe(broken, lambda _: {}), "float32", Listener())(*batch(), WEIGHTS)
