@@ -269,3 +269,38 @@ def test_a_run_on_the_built_in_digits_needs_no_files_but_the_teachers(
     ran = run("train", *network, *tiny, "--data", "digits", "--out", tmp_path / "t", "--format", "json")
     assert ran.code == 0, ran.stderr
     assert strict(ran.stdout)["data"] == {"name": "digits", "train": 40, "holdout": 240}
+
+
+@pytest.mark.parametrize("mode", ["exact", "finite-difference"])
+def test_the_mode_of_the_gradient_term_is_told_and_recorded(
+    run: Any, teacher: list[str], small: list[str], pictures: Path, tmp_path: Path, mode: str
+) -> None:
+    out = tmp_path / "out"
+    ran = run("distill", *teacher, *small, "--data", pictures, "--iga-mode", mode, "--out", out)
+    assert ran.code == 0, ran.stderr
+    assert "gradient term: " + mode.replace("-difference", " differences") in ran.stderr
+    gradient = strict((out / "student.json").read_text())["gradient"]
+    assert gradient["mode"] == mode and gradient["milliseconds"].keys() == {mode}
+
+
+def test_a_run_that_replaces_its_like_takes_over_its_choice(
+    run: Any, teacher: list[str], small: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("distill", *teacher, *small, "--data", pictures, "--out", out, "--overwrite")
+    assert run(*words).code == 0
+    record = strict((out / "student.json").read_text())
+    record["gradient"]["mode"] = "finite-difference"  # as if it had been the choice
+    (out / "student.json").write_text(json.dumps(record))
+    again = run(*words)
+    assert "gradient term: finite differences" in again.stderr
+    other = run(*words, "--batch-size", 20)
+    assert "gradient term: exact" in other.stderr
+
+
+def test_plain_kd_chooses_nothing(
+    run: Any, teacher: list[str], small: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    ran = run("distill", *teacher, *small, "--data", pictures, "--iga-weight", 0, "--out", tmp_path / "out")
+    assert ran.code == 0 and "gradient term" not in ran.stderr
+    assert strict((tmp_path / "out" / "student.json").read_text())["gradient"] is None
