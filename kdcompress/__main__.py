@@ -1,5 +1,7 @@
 """`kdcompress` and `python -m kdcompress`."""
 
+import os
+import sys
 from importlib.metadata import version
 
 import typer
@@ -10,6 +12,7 @@ from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
 from kdcompress.cli.evaluate import evaluate
 from kdcompress.cli.train import train
+from kdcompress.errors import EXIT_INTERRUPTED
 
 app = typer.Typer(
     name="kdcompress",
@@ -37,7 +40,16 @@ def root(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:
+            # An interrupt that fell into an import may have left a mark by which Python would end itself with the
+            # signal in place of our exit code. All there was to clean up is cleaned up by now.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_INTERRUPTED)
+        raise
 
 
 if __name__ == "__main__":

@@ -116,7 +116,9 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
 
     def distil(align: Alignment, iga_weight: float) -> Step:
         noise = generator(run.seed, "noise")
-        recipe = distillation(f_t, LossSettings(), threat, iga_weight=iga_weight, generator=noise, align=align)
+        recipe = distillation(
+            f_t, LossSettings(), threat, iga_weight=iga_weight, generator=noise, align=align, classes=len(data.classes)
+        )
         return lambda student: recipe.terms(student, x, y)
 
     def pgd_10(student: nn.Module) -> Terms:

@@ -117,6 +117,7 @@ class LossSettings(Settings):
     kl_weight: NonNegative = 1.0
     iga_weight: NonNegative | Literal["auto"] = "auto"
     iga_ramp: Fraction = 0.3
+    align: Literal["ce", "jacobian"] = "ce"
     iga_norm: Literal["l2", "l1"] = "l2"
     iga_micro_batch: Annotated[int, Field(ge=2)] | None = None
     iga_mode: Literal["auto", "exact", "compiled", "finite-difference"] = "auto"

@@ -74,6 +74,13 @@ def distill(
     iga_ramp: Annotated[
         float, typer.Option(help="Share of the run over which that weight rises from 0.", rich_help_panel=LOSS)
     ] = default(LossSettings, "iga_ramp"),
+    align: Annotated[
+        str,
+        typer.Option(
+            help="Whose input gradients are aligned: ce as in eq. 14, or jacobian, random combinations of the logits.",
+            rich_help_panel=LOSS,
+        ),
+    ] = default(LossSettings, "align"),
     iga_norm: Annotated[
         str,
         typer.Option(
@@ -137,6 +144,7 @@ def distill(
                 kl_weight=kl_weight,
                 iga_weight=iga_weight,
                 iga_ramp=iga_ramp,
+                align=align,
                 iga_norm=iga_norm,
                 iga_micro_batch=iga_micro_batch,
                 iga_mode=iga_mode,

@@ -50,12 +50,12 @@ class _Seen:
 
 
 def choose(
-    asked: Mode | Literal["auto"], student: nn.Module, x: Tensor, y: Tensor, g_t: Tensor, *, p: float, steps: int
+    asked: Mode | Literal["auto"], student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor, *, p: float, steps: int
 ) -> tuple[Alignment, Choice]:
     """The alignment that was asked for, or with `auto` the fastest exact one for this student, device and run.
 
     Args:
-        x, y, g_t: one training batch with the teacher's gradient.
+        x, target, g_t: one training batch with the teacher's gradient.
         p: of the norm.
         steps: how many the run will take.
 
@@ -63,12 +63,12 @@ def choose(
         UsageError: if the mode asked for does not work for this student, or `auto` finds none that is exact.
     """
     ours = exact(p)
-    found = _weights_gradient(ours, student, x, y, g_t)
+    found = _weights_gradient(ours, student, x, target, g_t)
     if asked == "finite-difference" or (asked == "auto" and found.gradient is None):
-        return _differences(asked, student, x, y, g_t, found, p)
+        return _differences(asked, student, x, target, g_t, found, p)
     if found.gradient is None:
         raise UsageError(f"--iga-mode {asked} does not work for this student: {found.fault}; use --iga-mode auto")
-    times = {"exact": _milliseconds(ours, student, x, y, g_t)}
+    times = {"exact": _milliseconds(ours, student, x, target, g_t)}
     run = times["exact"] * steps / 1000
     if asked == "exact" or (asked == "auto" and run < WORTH_COMPILING):
         why = "" if asked == "exact" else f"; {run / 60:.1f} min in all, too few for the compiler to pay"
@@ -76,12 +76,12 @@ def choose(
     theirs = compiled(student, p)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own, about its inner affairs
-        seen = _weights_gradient(theirs, student, x, y, g_t)
+        seen = _weights_gradient(theirs, student, x, target, g_t)
     cosine = None if seen.gradient is None else _cosine(seen.gradient, found.gradient)
     if cosine is None or not cosine >= SAME:
         fault = seen.fault or f"its gradient has a cosine of {cosine:.4f} to the exact one"
         return ours, Choice("exact", f"gradient term: exact, since compiling failed the check ({fault})", times, cosine)
-    times["compiled"] = _milliseconds(theirs, student, x, y, g_t)
+    times["compiled"] = _milliseconds(theirs, student, x, target, g_t)
     faster = asked == "compiled" or times["compiled"] < times["exact"]
     mode: Mode = "compiled" if faster else "exact"
     line = f"gradient term: {mode}; exact {times['exact']:.0f} ms, compiled {times['compiled']:.0f} ms a step"
@@ -89,7 +89,7 @@ def choose(
 
 
 def _differences(
-    asked: str, student: nn.Module, x: Tensor, y: Tensor, g_t: Tensor, found: _Seen, p: float
+    asked: str, student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor, found: _Seen, p: float
 ) -> tuple[Alignment, Choice]:
     if p != 2:
         raise UsageError(f"--iga-mode finite-difference is for --iga-norm l2, got l{p:g}")
@@ -100,22 +100,22 @@ def _differences(
             f"objective, since it has kinks ({', '.join(jumps)}); choose another --student, or name that mode"
         )
     align = finite_difference()
-    seen = _weights_gradient(align, student, x, y, g_t)
+    seen = _weights_gradient(align, student, x, target, g_t)
     if seen.gradient is None:
         raise UsageError(f"--iga-mode finite-difference does not work for this student: {seen.fault}")
     cosine = None if found.gradient is None else _cosine(seen.gradient, found.gradient)
     beside = f"cosine to the exact gradient {cosine:.4f} on one batch" if cosine is not None else found.fault
     kinked = f"; kinks ({', '.join(jumps)}) make it another objective" if jumps else ""
-    times = {"finite-difference": _milliseconds(align, student, x, y, g_t)}
+    times = {"finite-difference": _milliseconds(align, student, x, target, g_t)}
     return align, Choice("finite-difference", f"gradient term: finite differences, {beside}{kinked}", times, cosine)
 
 
-def _weights_gradient(align: Alignment, student: nn.Module, x: Tensor, y: Tensor, g_t: Tensor) -> _Seen:
+def _weights_gradient(align: Alignment, student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor) -> _Seen:
     """One gradient term by the weights; the student's statistics, its gradients and the generators are left alone."""
     weights = [weight for weight in student.parameters() if weight.requires_grad]
     try:
         with buffers_held(student), torch.random.fork_rng(_cuda(x)):
-            f, distance = align(student, x, y, g_t)
+            f, distance = align(student, x, target, g_t)
             slopes = _slopes(distance.mean(), weights)
     except torch.OutOfMemoryError:  # says nothing of the student
         raise
@@ -159,12 +159,12 @@ def _fault(error: Exception) -> str:
     return said[:200]
 
 
-def _milliseconds(align: Alignment, student: nn.Module, x: Tensor, y: Tensor, g_t: Tensor) -> float:
+def _milliseconds(align: Alignment, student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor) -> float:
     times = []
     for _ in range(REPEATS):
         _wait(x)
         start = time.perf_counter()
-        _weights_gradient(align, student, x, y, g_t)
+        _weights_gradient(align, student, x, target, g_t)
         _wait(x)
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times)

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdcompress.engine.exact import Alignment
-from kdcompress.maths.losses import cross_entropy
+from kdcompress.maths.losses import aligned_objective
 from kdcompress.maths.norms import flat_norm
 
 STEP = 1e-2
@@ -28,11 +28,11 @@ STEP = 1e-2
 def finite_difference(h: float = STEP) -> Alignment:
     """||g_s - g_t||_2, exact in value; its gradient by the weights by central differences of CE."""
 
-    def align(student: nn.Module, x: Tensor, y: Tensor, g_t: Tensor) -> tuple[Tensor, Tensor]:
+    def align(student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor) -> tuple[Tensor, Tensor]:
         chance = _Chance(x.device)
         inputs = x.detach().requires_grad_()
         f = student(inputs)
-        g_s = input_gradient_alone(f, inputs, y)
+        g_s = input_gradient_alone(f, inputs, target)
         distance = flat_norm(g_s - g_t, 2)
         v = (g_s - g_t) / distance.where(distance > 0, torch.ones_like(distance)).view(-1, 1, 1, 1)
         ends = []
@@ -40,17 +40,17 @@ def finite_difference(h: float = STEP) -> Alignment:
             chance.repeat()  # the same masks of dropout and stochastic depth in every pass
             # Copies take BatchNorm's running statistics: those of the student have moved once already.
             copies = {name: buffer.clone() for name, buffer in student.named_buffers()}
-            ends.append(cross_entropy(functional_call(student, copies, (x.detach() + side * v,)), y))
+            ends.append(aligned_objective(functional_call(student, copies, (x.detach() + side * v,)), target))
         slope = (ends[0] - ends[1]) / (2 * h)
         return f, distance + slope - slope.detach()
 
     return align
 
 
-def input_gradient_alone(f: Tensor, inputs: Tensor, y: Tensor) -> Tensor:
-    """grad_x CE, detached, with the graph of `f` kept for the other terms."""
+def input_gradient_alone(f: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
+    """By the inputs, detached, with the graph of `f` kept for the other terms."""
     with torch.enable_grad():
-        (g,) = torch.autograd.grad(cross_entropy(f, y).sum(), inputs, retain_graph=True)
+        (g,) = torch.autograd.grad(aligned_objective(f, target).sum(), inputs, retain_graph=True)
     return g.to(torch.promote_types(g.dtype, torch.float32))
 
 

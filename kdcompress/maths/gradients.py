@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from kdcompress.maths.losses import aligned_objective
 from kdcompress.maths.norms import full_precision
 from kdcompress.maths.second_order import ACTIVATIONS, Stage, activation, batch_norm, convolution, layer_norm
 
 
-def input_gradient(logits: Tensor, inputs: Tensor, labels: Tensor, *, create_graph: bool) -> Tensor:
+def input_gradient(logits: Tensor, inputs: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
     """grad_x CE(f(x), y) for each example, shape of `inputs` (B, C, H, W), in units of loss per unit of pixel.
 
     The SUM of CE over the batch is differentiated, so that each example gets its own gradient, whatever B is.
@@ -23,16 +24,16 @@ def input_gradient(logits: Tensor, inputs: Tensor, labels: Tensor, *, create_gra
     Args:
         logits: f(inputs), (B, K), with the graph that leads to `inputs`.
         inputs: (B, C, H, W), requiring grad.
-        labels: (B,), integers in [0, K).
+        target: labels (B,), integers in [0, K); or directions (B, K) of the logits, whose gradient is then taken.
         create_graph: keep what is needed to differentiate the result by the weights.
     """
-    loss = F.cross_entropy(full_precision(logits), labels, reduction="sum")
+    loss = aligned_objective(logits, target).sum()
     (gradient,) = torch.autograd.grad(loss, inputs, create_graph=create_graph)
     return full_precision(gradient)
 
 
 def logits_and_input_gradient(
-    model: nn.Module, inputs: Tensor, labels: Tensor, *, create_graph: bool
+    model: nn.Module, inputs: Tensor, target: Tensor, *, create_graph: bool
 ) -> tuple[Tensor, Tensor]:
     """One forward and one backward to the input: logits (B, K) and grad_x CE (B, C, H, W).
 
@@ -43,12 +44,12 @@ def logits_and_input_gradient(
         x = inputs.detach().requires_grad_()
         if not create_graph:
             logits = model(x)
-            return logits.detach(), input_gradient(logits, x, labels, create_graph=False)
+            return logits.detach(), input_gradient(logits, x, target, create_graph=False)
         stage = Stage(x)
         with double_backward(stage):
             logits = model(x)
         with stage.inputs_only():
-            return logits, input_gradient(logits, x, labels, create_graph=True)
+            return logits, input_gradient(logits, x, target, create_graph=True)
 
 
 @contextmanager

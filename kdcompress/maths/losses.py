@@ -3,8 +3,9 @@
 Source: "How and When Adversarial Robustness Transfers in Knowledge Distillation?" (2021), arXiv:2110.12072, appendix.
 """
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
 from kdcompress.maths.norms import flat_norm, full_precision
 
@@ -32,6 +33,28 @@ def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, temperature:
     log_p_s = F.log_softmax(full_precision(student_logits) / T, dim=1)
     log_p_t = F.log_softmax(full_precision(teacher_logits) / T, dim=1)
     return T**2 * F.kl_div(log_p_s, log_p_t, reduction="none", log_target=True).sum(dim=1)
+
+
+def aligned_objective(logits: Tensor, target: Tensor) -> Tensor:
+    """What the gradient term differentiates by the inputs, shape (B,).
+
+    | `target`             | objective        | source                                                      |
+    |----------------------|------------------|-------------------------------------------------------------|
+    | labels (B,)          | CE(f(x), y)      | eq. 14: one combination, (p - e_y)^T J, of K class gradients |
+    | directions v (B, K)  | sum_k v_k f_k(x) | beyond the paper: v^T J, see `logit_directions`              |
+    """
+    return cross_entropy(logits, target) if target.dim() == 1 else (target * full_precision(logits)).sum(1)
+
+
+def logit_directions(count: int, classes: int, generator: Generator, device: torch.device) -> Tensor:
+    """Random unit directions v of the logits, (count, classes), orthogonal to the all-ones vector.
+
+    Eq. 14 leaves K - 2 directions of the Jacobian difference free that matter; the common shift does not matter, since
+    softmax ignores it. Aligned in expectation over v, all of them are.
+    """
+    v = torch.randn(count, classes, generator=generator, device=generator.device)
+    v = v - v.mean(1, keepdim=True)
+    return (v / flat_norm(v, 2)[:, None]).to(device)
 
 
 def gradient_distance(student_gradient: Tensor, teacher_gradient: Tensor, p: float = 2) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from kdcompress.attacks.pgd import into_ball, perturb
 from kdcompress.engine import Alignment
 from kdcompress.maths.gradients import logits_and_input_gradient
-from kdcompress.maths.losses import cross_entropy, distillation_kl
+from kdcompress.maths.losses import cross_entropy, distillation_kl, logit_directions
 from kdcompress.maths.norms import uniform_in_ball
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
@@ -87,6 +87,7 @@ def distillation(
     iga_weight: float,
     generator: Generator,
     align: Alignment,
+    classes: int,
 ) -> Recipe:
     """KD (eq. 13) where `iga_weight` is 0, else KDIGA (eq. 14), at x or at x plus uniform noise in the ball.
 
@@ -95,8 +96,9 @@ def distillation(
     Args:
         teacher: eval mode, frozen.
         iga_weight: lambda_IGA, reached linearly over the first `loss.iga_ramp` of the run.
-        generator: draws the noise.
+        generator: draws the noise, and the directions of `--align jacobian`.
         align: how the gradient term is computed; see `kdcompress.engine`.
+        classes: K.
     """
 
     def terms(student: nn.Module, x: Tensor, y: Tensor) -> Terms:
@@ -107,8 +109,9 @@ def distillation(
                 f_t = teacher(x)
             f_s = student(x)
             return {"ce": cross_entropy(f_s, y), "kl": distillation_kl(f_s, f_t, loss.temperature)}
-        f_t, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
-        f_s, distance = align(student, x, y, g_t)
+        target = y if loss.align == "ce" else logit_directions(len(y), classes, generator, y.device)
+        f_t, g_t = logits_and_input_gradient(teacher, x, target, create_graph=False)
+        f_s, distance = align(student, x, target, g_t)
         return {
             "ce": cross_entropy(f_s, y),
             "kl": distillation_kl(f_s, f_t, loss.temperature),

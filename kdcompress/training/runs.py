@@ -18,6 +18,7 @@ from kdcompress.devices import device_name, resolve_device
 from kdcompress.engine import Alignment, Choice, Mode, choose, exact
 from kdcompress.errors import DataError, TeacherError, UsageError
 from kdcompress.maths.gradients import logits_and_input_gradient
+from kdcompress.maths.losses import logit_directions
 from kdcompress.maths.randomness import generator
 from kdcompress.models.checkpoints import read_checkpoint, save_model
 from kdcompress.models.cost import macs, parameter_count
@@ -112,6 +113,7 @@ def distill(
         iga_weight=iga_weight,
         generator=generator(run.seed, "noise"),
         align=align,
+        classes=len(data.classes),
     )
     micro_batch = settings.loss.iga_micro_batch if iga_weight > 0 else None
     fitted = train_network(student, recipe, data, run, threat, device, listener, micro_batch)
@@ -160,12 +162,16 @@ def _chosen(
         x = x.contiguous(memory_format=LAYOUT)
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-                _, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
+                f_t, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
+                target = y
+                if loss.align == "jacobian":
+                    target = logit_directions(len(y), f_t.shape[1], generator(run.seed, "directions"), device)
+                    _, g_t = logits_and_input_gradient(teacher, x, target, create_graph=False)
                 return choose(
                     loss.iga_mode if earlier is None else earlier,
                     student,
                     x,
-                    y,
+                    target,
                     g_t,
                     p=1 if loss.iga_norm == "l1" else 2,
                     steps=run.epochs * (len(images) // batch) * math.ceil(batch / count),

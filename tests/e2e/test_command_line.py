@@ -28,8 +28,8 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 OPTIONS = {
     "distill": "--teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --student --student-arg "
     "--student-stride --student-weights --data --norm --eps --epochs --batch-size --lr --ce-weight --kl-weight "
-    "--iga-weight --iga-ramp --iga-norm --iga-mode --iga-micro-batch --temperature --input-noise --seed --device "
-    "--out --overwrite --format",
+    "--iga-weight --iga-ramp --align --iga-norm --iga-mode --iga-micro-batch --temperature --input-noise --seed "
+    "--device --out --overwrite --format",
     "train": "--recipe --model --model-arg --data --norm --eps --epochs --batch-size --lr --seed --device --out "
     "--overwrite --format",
     "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
@@ -268,7 +268,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         *("--student-stride", 4, "--student-weights", "w.pt", "--data", "d", "--data-dir", "there", "--image-size", 16),
         *("--train-images", 99, "--norm", "L2", "--eps", 0.5, "--ce-weight", 0.1, "--kl-weight", 0.2),
         *("--iga-weight", 0.3, "--iga-ramp", 0.4, "--temperature", 5, "--input-noise", "none", "--epochs", 6),
-        *("--iga-norm", "l1", "--iga-mode", "compiled", "--iga-micro-batch", 3),
+        *("--align", "jacobian", "--iga-norm", "l1", "--iga-mode", "compiled", "--iga-micro-batch", 3),
         *("--batch-size", 7, "--lr", 0.8, "--weight-decay", 0.9, "--ema", 0.11, "--augment", "crop"),
         *("--precision", "bf16", "--seed", 12, "--device", "cpu", "--out", tmp_path / "o", "--overwrite"),
     )
@@ -287,7 +287,13 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         "threat": {"norm": "L2", "eps": 0.5},
         "loss": {
             **{"ce_weight": 0.1, "kl_weight": 0.2, "iga_weight": 0.3, "iga_ramp": 0.4, "temperature": 5},
-            **{"input_noise": "none", "iga_norm": "l1", "iga_mode": "compiled", "iga_micro_batch": 3},
+            **{
+                "input_noise": "none",
+                "iga_norm": "l1",
+                "align": "jacobian",
+                "iga_mode": "compiled",
+                "iga_micro_batch": 3,
+            },
         },
         "run": {
             **{"epochs": 6, "batch_size": 7, "lr": 0.8, "weight_decay": 0.9, "ema": 0.11, "augment": "crop"},
@@ -363,6 +369,22 @@ def test_a_reader_that_leaves_early_is_no_bug(student: Path, pictures: Path) -> 
         os.close(write)
     assert "Traceback" not in ran.stderr and "BrokenPipe" not in ran.stderr, ran.stderr
     assert ran.returncode == 2
+
+
+def test_an_interrupt_that_fell_into_an_import_exits_with_130_too() -> None:
+    """CPython remembers a KeyboardInterrupt that passed through `exec` of a text, as dataclasses do it, and would end
+    with the signal."""
+    text = """
+import kdcompress.__main__ as program
+def interrupted():
+    try:
+        exec("raise KeyboardInterrupt")
+    except KeyboardInterrupt:
+        raise SystemExit(130)
+program.app = interrupted
+program.main()
+"""
+    assert subprocess.run([sys.executable, "-c", text], timeout=60, check=False).returncode == 130
 
 
 def test_a_real_interrupt_while_training_leaves_nothing_and_exits_with_130(distil: list[str], tmp_path: Path) -> None:

@@ -304,3 +304,13 @@ def test_plain_kd_chooses_nothing(
     ran = run("distill", *teacher, *small, "--data", pictures, "--iga-weight", 0, "--out", tmp_path / "out")
     assert ran.code == 0 and "gradient term" not in ran.stderr
     assert strict((tmp_path / "out" / "student.json").read_text())["gradient"] is None
+
+
+@pytest.mark.parametrize("words", [["--align", "jacobian"], ["--iga-norm", "l1"], ["--iga-micro-batch", 8]])
+def test_variants_of_the_gradient_term_train(
+    run: Any, teacher: list[str], small: list[str], pictures: Path, tmp_path: Path, words: list[object]
+) -> None:
+    ran = run("distill", *teacher, *small, "--data", pictures, *words, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.stderr
+    epochs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert all(epoch["terms"]["iga"] > 0 for epoch in epochs)

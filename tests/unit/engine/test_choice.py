@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from kdcompress.engine import choice, choose, exact
 from kdcompress.engine.compiled import compiled
 from kdcompress.errors import UsageError
+from kdcompress.maths.losses import logit_directions
+from kdcompress.maths.randomness import generator
 from tests.unit.engine.networks import Batch, OnceLayer, student
 
 
@@ -130,3 +132,16 @@ def test_the_student_its_statistics_and_the_generators_are_left_as_they_were(bat
 def test_a_missing_derivative_is_named() -> None:
     said = RuntimeError("derivative for aten::_flash_backward is not implemented")
     assert choice._fault(said) == "its operation _flash_backward has no second derivative in PyTorch"
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("mode", ["exact", "compiled", "finite-difference"])
+def test_every_mode_aligns_directions_of_the_logits_as_well_as_ce(batch: Batch, mode: choice.Mode) -> None:
+    x, _, g_t = batch
+    v = logit_directions(len(x), 3, generator(0, "directions"), x.device)
+    align, chosen = choose(mode, student(nn.SiLU), x, v, g_t, p=2, steps=10)
+    assert chosen.mode == mode
+    _, found = align(student(nn.SiLU), x, v, g_t)
+    _, expected = exact(2)(student(nn.SiLU), x, v, g_t)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert chosen.cosine is None or chosen.cosine > 0.9999

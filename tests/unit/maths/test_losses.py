@@ -2,10 +2,18 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 
-from kdcompress.maths.losses import cross_entropy, distillation_kl, gradient_distance
+from kdcompress.maths.gradients import logits_and_input_gradient
+from kdcompress.maths.losses import (
+    aligned_objective,
+    cross_entropy,
+    distillation_kl,
+    gradient_distance,
+    logit_directions,
+)
+from kdcompress.maths.randomness import generator
 
 B, K = 6, 4
 
@@ -104,3 +112,32 @@ def test_losses_of_bfloat16_logits_are_computed_in_float32() -> None:
     ):
         assert low.dtype == torch.float32
         torch.testing.assert_close(low.double(), high, rtol=1e-5, atol=1e-6)  # bfloat16's own rounding is 4e-3
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_directions_are_of_length_one_and_orthogonal_to_a_common_shift(classes: int) -> None:
+    v = logit_directions(50, classes, generator(0, "directions"), torch.device("cpu"))
+    torch.testing.assert_close(v.norm(dim=1), torch.ones(50))
+    assert v.sum(1).abs().max() < 1e-5
+    assert v.std(0).min() > 0  # of every class
+
+
+def test_the_objective_is_ce_for_labels_and_the_combination_of_logits_for_directions() -> None:
+    f, v = logits(0), logits(1)
+    assert torch.equal(aligned_objective(f, LABELS), cross_entropy(f, LABELS))
+    torch.testing.assert_close(aligned_objective(f, v), torch.stack([v[i] @ f[i] for i in range(B)]))
+
+
+def test_the_gradient_along_directions_is_the_jacobian_times_them_and_sees_all_but_the_common_shift() -> None:
+    """E ||v^T A||^2 = ||P A||_F^2 / (K - 1), P the projection off the all-ones vector: nothing else stays free."""
+    torch.manual_seed(0)
+    count = 20_000
+    network = nn.Sequential(nn.Flatten(), nn.Linear(6, K)).double()
+    v = logit_directions(count, K, generator(0, "directions"), torch.device("cpu")).double()
+    x = torch.rand(count, 1, 2, 3, dtype=torch.float64)
+    _, g = logits_and_input_gradient(network, x, v, create_graph=False)
+    A = network.get_parameter("1.weight").detach()
+    torch.testing.assert_close(g.flatten(1), v @ A, rtol=1e-9, atol=1e-12)
+    centred = A - A.mean(0)
+    # A mean of 20,000 bounded values: some 1% of sampling error.
+    assert g.flatten(1).square().sum(1).mean() == pytest.approx(float(centred.square().sum() / (K - 1)), rel=0.03)

@@ -30,6 +30,7 @@ def recipe() -> Recipe:
         iga_weight=2.0,
         generator=generator(0, "noise"),
         align=exact(2),
+        classes=3,
     )
 
 

@@ -61,7 +61,9 @@ def test_the_terms_are_those_of_a_loop_over_examples(
     student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor], T: float
 ) -> None:
     loss = LossSettings(input_noise="none", temperature=T)
-    recipe = distillation(teacher, loss, LINF, iga_weight=0.7, generator=generator(0, "noise"), align=exact(2))
+    recipe = distillation(
+        teacher, loss, LINF, iga_weight=0.7, generator=generator(0, "noise"), align=exact(2), classes=3
+    )
     found = recipe.terms(student, *batch)
     expected = [naive_terms(student, teacher, x, int(y), T) for x, y in zip(*batch, strict=True)]
     assert set(found) == {"ce", "kl", "iga"}
@@ -73,7 +75,13 @@ def test_the_gradient_of_every_term_by_the_weights_is_that_of_the_loop(
     student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     recipe = distillation(
-        teacher, LossSettings(input_noise="none"), LINF, iga_weight=0.7, generator=generator(0, "noise"), align=exact(2)
+        teacher,
+        LossSettings(input_noise="none"),
+        LINF,
+        iga_weight=0.7,
+        generator=generator(0, "noise"),
+        align=exact(2),
+        classes=3,
     )
     found = recipe.terms(student, *batch)
     expected = [naive_terms(student, teacher, x, int(y), 1.0) for x, y in zip(*batch, strict=True)]
@@ -88,7 +96,7 @@ def test_the_gradient_of_every_term_by_the_weights_is_that_of_the_loop(
 
 def test_a_student_that_is_its_teacher_has_no_distance_to_it(teacher: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     recipe = distillation(
-        teacher, LossSettings(), LINF, iga_weight=1.0, generator=generator(0, "noise"), align=exact(2)
+        teacher, LossSettings(), LINF, iga_weight=1.0, generator=generator(0, "noise"), align=exact(2), classes=3
     )
     found = recipe.terms(teacher, *batch)
     assert torch.all(found["iga"] == 0)
@@ -117,7 +125,7 @@ def test_with_noise_student_and_teacher_see_the_same_other_point_of_the_ball(
 ) -> None:
     s, t = Seen(student), Seen(teacher)
     distillation(
-        t, LossSettings(), threat, iga_weight=iga_weight, generator=generator(0, "noise"), align=exact(2)
+        t, LossSettings(), threat, iga_weight=iga_weight, generator=generator(0, "noise"), align=exact(2), classes=3
     ).terms(s, *batch)
     assert len(s.inputs) == len(t.inputs) == 1
     assert torch.equal(s.inputs[0], t.inputs[0])
@@ -130,9 +138,9 @@ def test_with_noise_student_and_teacher_see_the_same_other_point_of_the_ball(
 
 def test_noise_never_leaves_the_pixel_range(student: nn.Module, teacher: nn.Module) -> None:
     s, x = Seen(student), torch.tensor([0.0, 1.0]).double().repeat(2, 6).view(2, 3, 2, 2)
-    distillation(teacher, LossSettings(), LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2)).terms(
-        s, x, torch.tensor([0, 1])
-    )
+    distillation(
+        teacher, LossSettings(), LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2), classes=3
+    ).terms(s, x, torch.tensor([0, 1]))
     assert s.inputs[0].min() >= 0 and s.inputs[0].max() <= 1
     assert not torch.equal(s.inputs[0], x)
 
@@ -142,7 +150,9 @@ def test_without_noise_the_inputs_are_the_images(
 ) -> None:
     s = Seen(student)
     loss = LossSettings(input_noise="none")
-    distillation(teacher, loss, LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2)).terms(s, *batch)
+    distillation(teacher, loss, LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2), classes=3).terms(
+        s, *batch
+    )
     assert torch.equal(s.inputs[0], batch[0])
 
 
@@ -163,7 +173,7 @@ def test_only_a_weighted_gradient_term_takes_input_gradients(
     )
     loss = LossSettings()
     terms = distillation(
-        teacher, loss, LINF, iga_weight=iga_weight, generator=generator(0, "noise"), align=exact(2)
+        teacher, loss, LINF, iga_weight=iga_weight, generator=generator(0, "noise"), align=exact(2), classes=3
     ).terms(student, *batch)
     assert len(taken) == (0 if iga_weight == 0 else 2)  # one for each network
     assert set(terms) == ({"ce", "kl"} if iga_weight == 0 else {"ce", "kl", "iga"})
@@ -175,7 +185,7 @@ def test_a_step_leaves_nothing_on_the_teacher(
 ) -> None:
     before = [weight.clone() for weight in teacher.parameters()]
     recipe = distillation(
-        teacher, LossSettings(), LINF, iga_weight=iga_weight, generator=generator(0, "noise"), align=exact(2)
+        teacher, LossSettings(), LINF, iga_weight=iga_weight, generator=generator(0, "noise"), align=exact(2), classes=3
     )
     sum(term.mean() for term in recipe.terms(student, *batch).values()).backward()
     assert all(weight.grad is None for weight in teacher.parameters())
@@ -192,14 +202,14 @@ def test_the_gradient_terms_weight_rises_linearly_over_the_ramp_and_stays(
 ) -> None:
     loss = LossSettings(ce_weight=0.25, kl_weight=0.75, iga_ramp=ramp)
     weights = distillation(
-        teacher, loss, LINF, iga_weight=3.0, generator=generator(0, "noise"), align=exact(2)
+        teacher, loss, LINF, iga_weight=3.0, generator=generator(0, "noise"), align=exact(2), classes=3
     ).weights(progress)
     assert weights == {"ce": 0.25, "kl": 0.75, "iga": pytest.approx(expected)}
 
 
 def test_plain_distillation_has_no_third_weight(teacher: nn.Module) -> None:
     recipe = distillation(
-        teacher, LossSettings(), LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2)
+        teacher, LossSettings(), LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2), classes=3
     )
     assert set(recipe.weights(1.0)) == {"ce", "kl"}
 
