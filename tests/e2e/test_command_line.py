@@ -371,20 +371,27 @@ def test_a_reader_that_leaves_early_is_no_bug(student: Path, pictures: Path) -> 
     assert ran.returncode == 2
 
 
-def test_an_interrupt_that_fell_into_an_import_exits_with_130_too() -> None:
-    """CPython remembers a KeyboardInterrupt that passed through `exec` of a text, as dataclasses do it, and would end
-    with the signal."""
-    text = """
+def test_an_interrupt_that_fell_into_an_import_exits_with_130_too(tmp_path: Path) -> None:
+    """CPython remembers a KeyboardInterrupt that passed through `exec` of a text, as dataclasses use it.
+
+    `python -m` would then end with the signal.
+    """
+    (tmp_path / "interrupted.py").write_text(
+        """
 import kdcompress.__main__ as program
-def interrupted():
+
+def app():
     try:
         exec("raise KeyboardInterrupt")
     except KeyboardInterrupt:
         raise SystemExit(130)
-program.app = interrupted
+
+program.app = app
 program.main()
 """
-    assert subprocess.run([sys.executable, "-c", text], timeout=60, check=False).returncode == 130
+    )
+    ran = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, timeout=60, check=False)
+    assert ran.returncode == 130
 
 
 def test_a_real_interrupt_while_training_leaves_nothing_and_exits_with_130(distil: list[str], tmp_path: Path) -> None:
