@@ -14,7 +14,13 @@ from kdcompress.__main__ import app
 
 ROOT = Path(__file__).parents[2]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "examples/digits/README.md", "examples/cifar10/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "examples/digits/README.md",
+    "examples/cifar10/README.md",
+    "examples/benchmarks/README.md",
+)
 
 
 def commands(document: str) -> list[list[str]]:
