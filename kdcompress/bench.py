@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcompress.attacks.pgd import perturb
-from kdcompress.data import load_data
-from kdcompress.devices import device_name, resolve_device
+from kdcompress.devices import LAYOUT, device_name, resolve_device
 from kdcompress.engine import Alignment, exact
 from kdcompress.engine.compiled import compiled
 from kdcompress.engine.finite_difference import finite_difference
@@ -20,12 +19,11 @@ from kdcompress.maths.gradients import double_backward, input_gradient
 from kdcompress.maths.losses import distillation_kl, gradient_distance
 from kdcompress.maths.randomness import generator
 from kdcompress.models.cost import macs, parameter_count
-from kdcompress.models.teachers import load_model
 from kdcompress.progress import Listener
 from kdcompress.report import Result
 from kdcompress.settings import BenchSettings, LossSettings
+from kdcompress.training.ingredients import new_network, teacher_and_data, training_split
 from kdcompress.training.recipes import Terms, distillation
-from kdcompress.training.runs import LAYOUT, new_network
 from kdcompress.versions import versions
 
 Step = Callable[[nn.Module], Terms]
@@ -85,33 +83,14 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
     """
     run, threat = settings.run, settings.threat.threat
     device = resolve_device(run.device)
-    data = load_data(
-        settings.data.data,
-        data_dir=settings.data.data_dir,
-        image_size=settings.data.image_size,
-        train_images=settings.data.train_images,
-        splits=["train"],
-        seed=run.seed,
-        on_progress=listener.count,
-    )
-    assert data.train is not None  # the one split asked for
-    file = settings.teacher
-    teacher = load_model(
-        file.path,
-        arch=file.arch,
-        args=file.args,
-        mean=file.mean,
-        std=file.std,
-        classes=data.classes,
-        input_size=data.input_size,
-        option="teacher",
-    )
+    teacher, data = teacher_and_data(settings.teacher, settings.data, run, listener)
     student, record = new_network(
         settings.student, settings.student_args, settings.student_stride, None, data, run, listener
     )
+    images = training_split(data)
     r = macs(teacher.model, data.input_size) / max(1, macs(student, data.input_size))
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
-    x, y = next(data.train.shuffled(run.batch_size, run.seed).batches(run.batch_size, device=device))
+    x, y = next(images.shuffled(run.batch_size, run.seed).batches(run.batch_size, device=device))
     x = x.contiguous(memory_format=LAYOUT)
 
     def distil(align: Alignment, iga_weight: float) -> Step:
@@ -139,7 +118,7 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
     if settings.compiled:
         ways["KDIGA compiled"] = (lambda network: distil(compiled(network, 2), 1.0), 2 * r + 6)
     times, peaks, faults = _timed(ways, student.to(device).to(memory_format=LAYOUT), run.lr, x, settings, listener)
-    steps = run.epochs * (len(data.train) // len(x))
+    steps = run.epochs * (len(images) // len(x))
     return Bench(
         device=device_name(device),
         batch_size=len(x),
@@ -150,7 +129,7 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
         student_params=parameter_count(student),
         r=r,
         epochs=run.epochs,
-        train_images=len(data.train),
+        train_images=len(images),
         rows=tuple(
             Row(method=name, floor=cost / (r + 3), fault=faults[name])
             if name in faults

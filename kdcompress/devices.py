@@ -4,6 +4,22 @@ import torch
 
 from kdcompress.errors import UsageError
 
+LAYOUT = torch.channels_last
+"""Of images and weights in memory. Time of a step in it over the same step in the contiguous layout (3x32x32, one
+thread of a shared two-core Xeon, torch 2.15, 2026-11-23, medians of 7 side by side):
+
+| student               | KD   | KDIGA |
+|-----------------------|------|-------|
+| ResNet-18             | 1.03 | 0.91  |
+| ResNet-26             | 0.93 | 0.88  |
+| MobileNetV2 050       | 0.74 | 0.75  |
+| MobileNetV3 small 050 | 0.72 | 0.69  |
+| EfficientNet-B0       | 0.77 | 0.80  |
+| RegNetX 002           | 0.80 | 0.79  |
+| ConvNeXt atto         | 1.02 | 1.08  |
+| ViT tiny, 4 blocks    | 0.92 | 0.99  |
+"""
+
 
 def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA, else MPS, else the CPU; any other name is taken as it is.

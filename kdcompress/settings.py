@@ -173,18 +173,23 @@ class TeacherCheckSettings(Settings):
     insist: bool = False
 
 
-class DistillSettings(Settings):
-    """Everything `kdcompress distill` was asked for."""
+class PairSettings(Settings):
+    """A teacher, a student, and what one teaches the other with."""
 
     teacher: ModelFile
     student: str
     student_args: dict[str, Any] = {}
     student_stride: Annotated[int, Field(ge=1)] | None = None
-    student_weights: Path | None = None
     data: DataSettings
     threat: ThreatSettings
-    loss: LossSettings = LossSettings()
     run: RunSettings = RunSettings()
+
+
+class DistillSettings(PairSettings):
+    """Everything `kdcompress distill` was asked for."""
+
+    student_weights: Path | None = None
+    loss: LossSettings = LossSettings()
     check: TeacherCheckSettings = TeacherCheckSettings()
 
 
@@ -201,16 +206,9 @@ class TrainSettings(Settings):
     run: RunSettings = RunSettings()
 
 
-class BenchSettings(Settings):
+class BenchSettings(PairSettings):
     """Everything `kdcompress bench` was asked for."""
 
-    teacher: ModelFile
-    student: str
-    student_args: dict[str, Any] = {}
-    student_stride: Annotated[int, Field(ge=1)] | None = None
-    data: DataSettings
-    threat: ThreatSettings
-    run: RunSettings = RunSettings()
     repeats: Annotated[int, Field(ge=1)] = 7
     compiled: bool = True
 

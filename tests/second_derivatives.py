@@ -1,5 +1,7 @@
 """One KDIGA step of any network, by kdcompress and by PyTorch's own derivatives, to be compared."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,6 +39,9 @@ def slopes(loss: Tensor, network: nn.Module) -> list[Tensor]:
 
 
 def cosine(a: list[Tensor], b: list[Tensor]) -> float:
-    """Of two gradients, each taken as one vector."""
-    u, v = (torch.cat([part.double().flatten() for part in parts]) for parts in (a, b))
-    return float(F.cosine_similarity(u, v, dim=0))
+    """Of two gradients, each taken as one vector; summed part by part, so that large networks fit into memory."""
+
+    def dot(a: list[Tensor], b: list[Tensor]) -> float:
+        return sum(float((u.double() * v.double()).sum()) for u, v in zip(a, b, strict=True))
+
+    return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))

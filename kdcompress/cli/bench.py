@@ -1,36 +1,27 @@
 """kdcompress bench."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
-from kdcompress.cli.options import MEASURES, OUTPUT, STUDENT, TEACHER, Format, default
+from kdcompress.cli.options import MEASURES, Format, default
 from kdcompress.cli.output import deliver, refuse_unwritable, stderr
 from kdcompress.settings import BenchSettings, DataSettings, RunSettings, ThreatSettings
 
 
 def bench(
-    teacher: Annotated[
-        Path,
-        typer.Option(
-            help="The robust teacher: safetensors or a torch file.", rich_help_panel=TEACHER, show_default=False
-        ),
-    ],
-    student: Annotated[str, typer.Option(help="Any timm name.", rich_help_panel=STUDENT, show_default=False)],
+    teacher: options.Teacher,
+    student: options.Student,
     data: options.Data,
     eps: options.Eps,
     teacher_arch: options.TeacherArch = None,
     teacher_arg: options.TeacherArg = None,
     teacher_mean: options.TeacherMean = None,
     teacher_std: options.TeacherStd = None,
-    student_arg: Annotated[
-        list[str] | None,
-        typer.Option(help="key=value for timm, such as layers=1,1,1,1; repeat for more.", rich_help_panel=STUDENT),
-    ] = None,
-    student_stride: Annotated[int | None, typer.Option(help="As for distill.", rich_help_panel=STUDENT)] = None,
+    student_arg: options.StudentArg = None,
+    student_stride: options.StudentStride = None,
     data_dir: options.DataDir = None,
     image_size: options.ImageSize = None,
     train_images: options.TrainImages = None,
@@ -48,7 +39,7 @@ def bench(
     ] = default(BenchSettings, "compiled"),
     seed: options.Seed = default(RunSettings, "seed"),
     device: options.Device = default(RunSettings, "device"),
-    report: Annotated[Path | None, typer.Option(help="Write the JSON here.", rich_help_panel=OUTPUT)] = None,
+    report: options.Report = None,
     format: options.FormatOption = Format.table,
 ) -> None:
     """Time a step of KD, KDIGA in each mode, PGD-10 distillation and the reference style, side by side.

@@ -20,13 +20,8 @@ from kdcompress.settings import (
 
 
 def distill(
-    teacher: Annotated[
-        Path,
-        typer.Option(
-            help="The robust teacher: safetensors or a torch file.", rich_help_panel=TEACHER, show_default=False
-        ),
-    ],
-    student: Annotated[str, typer.Option(help="Any timm name.", rich_help_panel=STUDENT, show_default=False)],
+    teacher: options.Teacher,
+    student: options.Student,
     data: options.Data,
     eps: options.Eps,
     out: options.Out,
@@ -38,18 +33,8 @@ def distill(
     insist: Annotated[
         bool, typer.Option("--insist", help="Go on with a teacher that fails the check.", rich_help_panel=TEACHER)
     ] = False,
-    student_arg: Annotated[
-        list[str] | None,
-        typer.Option(help="key=value for timm, such as layers=1,1,1,1; repeat for more.", rich_help_panel=STUDENT),
-    ] = None,
-    student_stride: Annotated[
-        int | None,
-        typer.Option(
-            help="Image side over the side of the final map: 8 makes of 32x32 pixels 4x4 positions. "
-            "Default: what leaves 4x4 positions.",
-            rich_help_panel=STUDENT,
-        ),
-    ] = None,
+    student_arg: options.StudentArg = None,
+    student_stride: options.StudentStride = None,
     student_weights: Annotated[
         Path | None,
         typer.Option(help="Starting weights, in a safetensors or torch file. Default: fresh.", rich_help_panel=STUDENT),

@@ -7,7 +7,7 @@ import typer
 
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
-from kdcompress.cli.options import GATES, MEASURES, OUTPUT, STUDENT, TEACHER, Format, default
+from kdcompress.cli.options import GATES, MEASURES, STUDENT, TEACHER, Format, default
 from kdcompress.cli.output import deliver, refuse_unwritable, stderr
 from kdcompress.errors import EXIT_GATE_MISSED
 from kdcompress.settings import DataSettings, EvaluateSettings, EvaluationSettings, GateSettings, ThreatSettings
@@ -95,7 +95,7 @@ def evaluate(
             help="point: the estimate decides; bound: the conservative end of its interval.", rich_help_panel=GATES
         ),
     ] = default(GateSettings, "gate_on"),
-    report: Annotated[Path | None, typer.Option(help="Write the JSON report here.", rich_help_panel=OUTPUT)] = None,
+    report: options.Report = None,
     format: options.FormatOption = Format.table,
 ) -> None:
     """Report clean, robust (AutoAttack) and certified accuracy of a model, beside its teacher if named; judge gates.

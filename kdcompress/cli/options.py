@@ -84,6 +84,10 @@ Out = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.", rich_help_panel=OUTPUT)]
 FormatOption = Annotated[Format, typer.Option("--format", help="What stdout gets.", rich_help_panel=OUTPUT)]
 
+Teacher = Annotated[
+    Path,
+    typer.Option(help="The robust teacher: safetensors or a torch file.", rich_help_panel=TEACHER, show_default=False),
+]
 TeacherArch = Annotated[
     str | None,
     typer.Option(
@@ -103,6 +107,21 @@ TeacherMean = Annotated[
     ),
 ]
 TeacherStd = Annotated[str | None, typer.Option(help="See --teacher-mean.", rich_help_panel=TEACHER)]
+
+Student = Annotated[str, typer.Option(help="Any timm name.", rich_help_panel=STUDENT, show_default=False)]
+StudentArg = Annotated[
+    list[str] | None,
+    typer.Option(help="key=value for timm, such as layers=1,1,1,1; repeat for more.", rich_help_panel=STUDENT),
+]
+StudentStride = Annotated[
+    int | None,
+    typer.Option(
+        help="Image side over the side of the final map: 8 makes of 32x32 pixels 4x4 positions. "
+        "Default: what leaves 4x4 positions.",
+        rich_help_panel=STUDENT,
+    ),
+]
+Report = Annotated[Path | None, typer.Option(help="Write the JSON report here.", rich_help_panel=OUTPUT)]
 
 
 def statistics(text: str | None, option: str) -> Statistics:

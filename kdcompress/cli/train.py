@@ -6,13 +6,13 @@ import typer
 
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
-from kdcompress.cli.options import STUDENT, TRAINING, Format, default
+from kdcompress.cli.options import TRAINING, Format, default
 from kdcompress.cli.output import emit, stderr
 from kdcompress.settings import DataSettings, RunSettings, ThreatSettings, TrainSettings
 
 
 def train(
-    model: Annotated[str, typer.Option(help="Any timm name.", rich_help_panel=STUDENT, show_default=False)],
+    model: options.Student,
     data: options.Data,
     eps: options.Eps,
     out: options.Out,
@@ -23,18 +23,8 @@ def train(
     attack_steps: Annotated[
         int, typer.Option(help="PGD steps of the inner attack.", rich_help_panel=TRAINING)
     ] = default(TrainSettings, "attack_steps"),
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option(help="key=value for timm, such as layers=1,1,1,1; repeat for more.", rich_help_panel=STUDENT),
-    ] = None,
-    model_stride: Annotated[
-        int | None,
-        typer.Option(
-            help="Image side over the side of the final map: 8 makes of 32x32 pixels 4x4 positions. "
-            "Default: what leaves 4x4 positions.",
-            rich_help_panel=STUDENT,
-        ),
-    ] = None,
+    model_arg: options.StudentArg = None,
+    model_stride: options.StudentStride = None,
     data_dir: options.DataDir = None,
     image_size: options.ImageSize = None,
     train_images: options.TrainImages = None,

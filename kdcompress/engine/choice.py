@@ -4,7 +4,8 @@ import re
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,9 +115,10 @@ def _weights_gradient(align: Alignment, student: nn.Module, x: Tensor, target: T
     """One gradient term by the weights; the student's statistics, its gradients and the generators are left alone."""
     weights = [weight for weight in student.parameters() if weight.requires_grad]
     try:
-        with buffers_held(student), torch.random.fork_rng(_cuda(x)):
+        with _left_alone(student, x):
             f, distance = align(student, x, target, g_t)
-            slopes = _slopes(distance.mean(), weights)
+            distance.mean().backward()  # type: ignore[no-untyped-call]
+            slopes = [weight.grad for weight in weights]
     except torch.OutOfMemoryError:  # says nothing of the student
         raise
     except (RuntimeError, NotImplementedError) as error:  # the compiler's errors are RuntimeErrors too
@@ -127,7 +129,7 @@ def _weights_gradient(align: Alignment, student: nn.Module, x: Tensor, target: T
             for weight, slope in zip(weights, slopes, strict=True)
         ]
     )
-    with torch.no_grad(), buffers_held(student), torch.random.fork_rng(_cuda(x)):
+    with torch.no_grad(), _left_alone(student, x):
         plain = student(x)
     if not torch.allclose(f.float(), plain.float(), rtol=1e-2, atol=1e-2 * float(plain.abs().max())):
         return _Seen(None, "its logits change where operations are replaced by ones that can be differentiated twice")
@@ -138,14 +140,20 @@ def _weights_gradient(align: Alignment, student: nn.Module, x: Tensor, target: T
     return _Seen(gradient)
 
 
-def _slopes(loss: Tensor, weights: Sequence[Tensor]) -> list[Tensor | None]:
-    """By `backward`, as training does: `autograd.grad` would not notice a layer that refuses a second derivative."""
+@contextmanager
+def _left_alone(student: nn.Module, x: Tensor) -> Iterator[None]:
+    """Its statistics, its gradients and the generators are afterwards what they were before.
+
+    Inside, gradients come by `backward`, as in training: `autograd.grad` would not notice a layer that refuses a second
+    derivative.
+    """
+    weights = list(student.parameters())
     before = [weight.grad for weight in weights]
     try:
-        for weight in weights:
-            weight.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
-        return [weight.grad for weight in weights]
+        with buffers_held(student), torch.random.fork_rng([x.device] if x.is_cuda else []):
+            for weight in weights:
+                weight.grad = None
+            yield
     finally:
         for weight, slope in zip(weights, before, strict=True):
             weight.grad = slope
@@ -162,21 +170,18 @@ def _fault(error: Exception) -> str:
 def _milliseconds(align: Alignment, student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor) -> float:
     times = []
     for _ in range(REPEATS):
-        _wait(x)
-        start = time.perf_counter()
-        _weights_gradient(align, student, x, target, g_t)
-        _wait(x)
-        times.append(1000 * (time.perf_counter() - start))
+        with _left_alone(student, x):
+            _wait(x)
+            start = time.perf_counter()
+            align(student, x, target, g_t)[1].mean().backward()  # type: ignore[no-untyped-call]
+            _wait(x)
+            times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times)
 
 
 def _wait(x: Tensor) -> None:
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
-
-
-def _cuda(x: Tensor) -> Sequence[torch.device]:
-    return [x.device] if x.is_cuda else []
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -97,6 +97,7 @@ def kinks(network: nn.Module, x: Tensor) -> tuple[str, ...]:
                 seen[name] = None
             return func(*args, **(kwargs or {}))
 
-    with torch.no_grad(), buffers_held(network), torch.random.fork_rng(), Listen():  # type: ignore[no-untyped-call]
+    devices = [x.device] if x.is_cuda else []
+    with torch.no_grad(), buffers_held(network), torch.random.fork_rng(devices), Listen():  # type: ignore[no-untyped-call]
         network(x)
     return tuple(seen)

@@ -12,12 +12,12 @@ from kdcompress.evaluation.accuracy import OnAttack, Verdicts, correct, rate, ro
 from kdcompress.evaluation.certificates import first_order, smoothing
 from kdcompress.evaluation.compare import paired, ratios
 from kdcompress.gates import judge, refuse_impossible
-from kdcompress.models.checkpoints import read_checkpoint
+from kdcompress.models.checkpoints import Checkpoint, read_checkpoint
 from kdcompress.models.cost import latencies_ms, macs, parameter_count
-from kdcompress.models.teachers import LoadedModel, load_model
+from kdcompress.models.teachers import LoadedModel, load_named
 from kdcompress.progress import Listener
 from kdcompress.report import Certified, DataRecord, ModelReport, Report, ThreatRecord
-from kdcompress.settings import EvaluateSettings, EvaluationSettings, ModelFile
+from kdcompress.settings import EvaluateSettings, EvaluationSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.versions import versions
 
@@ -30,7 +30,10 @@ def evaluate(settings: EvaluateSettings, *, listener: Listener = Listener()) -> 
     """
     started = time.perf_counter()
     refuse_impossible(settings)
-    made_for = _made_for(settings.student or settings.teacher)
+    named = {"student": settings.student, "teacher": settings.teacher}
+    files = {name: file for name, file in named.items() if file is not None}
+    checkpoints = {name: read_checkpoint(file.path) for name, file in files.items()}
+    made_for = _size(next(iter(checkpoints.values())))
     device = resolve_device(settings.evaluation.device)
     data = load_data(
         settings.data.data,
@@ -43,12 +46,19 @@ def evaluate(settings: EvaluateSettings, *, listener: Listener = Listener()) -> 
     assert data.test is not None  # the one split asked for
     if settings.evaluation.attack == "autoattack":
         refuse_shape(data.input_size, settings.threat.threat)
-    files = {"student": settings.student, "teacher": settings.teacher}
     models = {
-        name: _loaded(file, name, data.classes, data.input_size, listener)
+        name: load_named(
+            file,
+            checkpoints[name],
+            classes=data.classes,
+            input_size=data.input_size,
+            option="teacher" if name == "teacher" else "",
+        )
         for name, file in files.items()
-        if file is not None
     }
+    for name, model in models.items():
+        for note in model.notes:
+            listener.note(f"{name}: {note}")
     if (settings.evaluation.images or 0) > len(data.test):
         listener.note(f"--images {settings.evaluation.images}: the test split has {len(data.test)}, all are taken")
     images = data.test.shuffled(settings.evaluation.images, settings.evaluation.seed)
@@ -157,28 +167,9 @@ def _certified(
     )
 
 
-def _made_for(file: ModelFile | None) -> tuple[int, int, int] | None:
+def _size(checkpoint: Checkpoint) -> tuple[int, int, int] | None:
     """(C, H, W) of the images that a file of ours was made for; other files do not say."""
-    record = None if file is None else read_checkpoint(file.path).record
-    return None if record is None else record.input_size
-
-
-def _loaded(
-    file: ModelFile, name: str, classes: tuple[str, ...], input_size: tuple[int, int, int], listener: Listener
-) -> LoadedModel:
-    loaded = load_model(
-        file.path,
-        arch=file.arch,
-        args=file.args,
-        mean=file.mean,
-        std=file.std,
-        classes=classes,
-        input_size=input_size,
-        option="teacher" if name == "teacher" else "",
-    )
-    for note in loaded.notes:
-        listener.note(f"{name}: {note}")
-    return loaded
+    return None if checkpoint.record is None else checkpoint.record.input_size
 
 
 def _told(name: str, listener: Listener) -> OnAttack:

@@ -28,6 +28,7 @@ from kdcompress.models.normalised import NormalisedModel
 from kdcompress.models.record import ModelRecord
 from kdcompress.models.states import is_average, unwrap_keys
 from kdcompress.models.students import build_student
+from kdcompress.settings import ModelFile
 
 Size = tuple[int, int, int]
 
@@ -61,6 +62,7 @@ def load_model(
     classes: Sequence[str] | None = None,
     input_size: Size | None = None,
     option: str = "teacher",
+    checkpoint: Checkpoint | None = None,
 ) -> LoadedModel:
     """Read a model file and build its network.
 
@@ -79,13 +81,14 @@ def load_model(
         classes: class names of the data, in the order of the logits.
         input_size: (C, H, W) of the data.
         option: `teacher` or "", the prefix of the options named in messages.
+        checkpoint: what is in the file, where that has been read before.
 
     Raises:
         CheckpointError: if the file cannot be read, or does not fit the network or the data.
         UsageError: if an option makes no sense or is needed.
     """
     flags = Flags(option)
-    checkpoint = read_checkpoint(path)
+    checkpoint = checkpoint or read_checkpoint(path)
     if checkpoint.record is not None:
         record, network = _from_record(checkpoint, checkpoint.record, arch, args, flags)
         notes: list[str] = []
@@ -119,6 +122,23 @@ def load_model(
         names = tuple(classes or (str(number) for number in range(outputs)))
         record = record.model_copy(update={"classes": names})
     return LoadedModel(model, record, checkpoint.sha256, path, tuple(notes))
+
+
+def load_named(
+    file: ModelFile, checkpoint: Checkpoint, *, classes: Sequence[str], input_size: Size, option: str
+) -> LoadedModel:
+    """The same for settings whose file was read before the data, so that a wrong path is told at once."""
+    return load_model(
+        file.path,
+        arch=file.arch,
+        args=file.args,
+        mean=file.mean,
+        std=file.std,
+        classes=classes,
+        input_size=input_size,
+        option=option,
+        checkpoint=checkpoint,
+    )
 
 
 def _from_record(

@@ -20,8 +20,8 @@ from kdcompress.models.small_images import total_stride
 from kdcompress.models.students import create_student
 
 
-def smallest_by_module(largest: float, only: str) -> Iterator[tuple[str, str]]:
-    """Each module with the name of its smallest network, where that has at most `largest` parameters."""
+def smallest_by_module(largest: float, only: str, over: float = 0) -> Iterator[tuple[str, str]]:
+    """Each module with the name of its smallest network, of over `over` and at most `largest` parameters."""
     for module in timm.list_modules():
         if only not in module:
             continue
@@ -30,7 +30,7 @@ def smallest_by_module(largest: float, only: str) -> Iterator[tuple[str, str]]:
         sizes = {name: size for name in names if (size := size_on_meta(name)) is not None}
         if sizes:
             name = min(sizes, key=lambda name: sizes[name])
-            if sizes[name] <= largest:
+            if over < sizes[name] <= largest:
                 yield module, name
         elif names:
             print(f"{module:24} no network can be built on the meta device", flush=True)

@@ -21,7 +21,7 @@ from kdcompress.__main__ import app
 from kdcompress.errors import TeacherError
 from kdcompress.evaluation import evaluate as evaluating
 from kdcompress.progress import Listener
-from kdcompress.training import runs
+from kdcompress.training import network, runs
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -171,7 +171,7 @@ def test_a_bug_gives_3_with_the_traceback_and_the_versions_on_stderr(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by our own fault")
 
-    monkeypatch.setattr(runs, "fit", broken)
+    monkeypatch.setattr(network, "fit", broken)
     ran = run(*distil)
     assert (ran.code, ran.stdout) == (3, "")
     assert "Traceback" in ran.stderr and "ZeroDivisionError: by our own fault" in ran.stderr
@@ -195,7 +195,7 @@ def test_failures_of_the_machine_are_one_line_and_2(
     def fails(*_: object, **__: object) -> None:
         raise failure
 
-    monkeypatch.setattr(runs, "fit", fails)
+    monkeypatch.setattr(network, "fit", fails)
     ran = run(*distil)
     assert ran.code == 2
     last = ran.stderr.splitlines()[-1]

@@ -16,7 +16,7 @@ from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import load_model
 from kdcompress.progress import Epoch, Listener
 from kdcompress.settings import DistillSettings, LossSettings, TeacherCheckSettings, TrainSettings
-from kdcompress.training import recipes, runs
+from kdcompress.training import network, recipes, runs, teacher_check
 from kdcompress.training.run_record import RunRecord
 
 Distilling = Callable[..., DistillSettings]
@@ -91,7 +91,7 @@ def test_the_holdout_chooses_the_epoch_and_no_image_of_it_is_trained_on(
 ) -> None:
     trained: set[bytes] = set()
     validated: set[bytes] = set()
-    fit = runs.fit
+    fit = network.fit
 
     def spied(model: nn.Module, recipe: Any, batches: Any, **rest: Any) -> Any:
         def watched(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -109,7 +109,7 @@ def test_the_holdout_chooses_the_epoch_and_no_image_of_it_is_trained_on(
                 validated.update(image.numpy().tobytes() for image in x)
             yield x, y
 
-    monkeypatch.setattr(runs, "fit", spied)
+    monkeypatch.setattr(network, "fit", spied)
     monkeypatch.setattr(Split, "batches", looked)
     record = runs.distill(distilling(augment="none"), tmp_path / "out")
     data = load_data(str(folder), splits=("train",), seed=0)
@@ -127,13 +127,13 @@ def test_augmentation_is_as_asked(
     training: Training, folder: Path, tmp_path: Path, augment: str, changed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[bool, int]] = []
-    original = runs.augment
+    original = network.augment
 
     def spied(x: Tensor, **how: Any) -> Tensor:
         asked.append((how["flips"], how["crop_padding"]))
         return original(x, **how)
 
-    monkeypatch.setattr(runs, "augment", spied)
+    monkeypatch.setattr(network, "augment", spied)
     runs.train(training(augment=augment), tmp_path / "out")
     flips = augment in ("crop-flip", "auto")  # colour images are flipped by auto
     assert set(asked) == {(flips, 1 if changed else 0)}
@@ -156,8 +156,8 @@ def test_the_saved_student_is_the_network_that_was_validated(
     distilling: Distilling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[nn.Module] = []
-    fit = runs.fit
-    monkeypatch.setattr(runs, "fit", lambda *a, **k: (found := fit(*a, **k), kept.append(found.model))[0])
+    fit = network.fit
+    monkeypatch.setattr(network, "fit", lambda *a, **k: (found := fit(*a, **k), kept.append(found.model))[0])
     runs.distill(distilling(), tmp_path / "out")
     x = torch.rand(4, 3, 8, 8)
     validated = kept[0].to(memory_format=torch.contiguous_format)  # another layout rounds otherwise
@@ -257,7 +257,7 @@ def test_a_run_that_fails_leaves_nothing_and_an_old_run_survives_it(
 def test_an_untrained_teacher_stops_the_run_before_training_with_its_figures_and_the_way_on(
     distilling: Distilling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "fit", lambda *a, **k: pytest.fail("trained all the same"))
+    monkeypatch.setattr(network, "fit", lambda *a, **k: pytest.fail("trained all the same"))
     with pytest.raises(TeacherError, match=r"robustness.*0\.\d\d\d.*--insist"):
         runs.distill(distilling(check=TeacherCheckSettings()), tmp_path / "out")
 
@@ -273,9 +273,9 @@ def test_the_check_looks_at_training_images_only_and_at_no_more_than_asked(
     distilling: Distilling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Split] = []
-    original = runs.check_teacher
+    original = teacher_check.check_teacher
     monkeypatch.setattr(
-        runs, "check_teacher", lambda t, images, *a, **k: seen.append(images) or original(t, images, *a, **k)
+        teacher_check, "check_teacher", lambda t, images, *a, **k: seen.append(images) or original(t, images, *a, **k)
     )
     runs.distill(distilling(check=TeacherCheckSettings(insist=True, check_images=5)), tmp_path / "out")
     assert len(seen[0]) == 5
@@ -318,9 +318,9 @@ def test_starting_weights_are_taken_over(
 ) -> None:
     runs.distill(distilling(seed=0), tmp_path / "first")
     started: list[dict[str, Tensor]] = []
-    fit = runs.fit
+    fit = network.fit
     monkeypatch.setattr(
-        runs,
+        network,
         "fit",
         lambda net, *a, **k: (
             started.append({n: v.clone() for n, v in net.network.state_dict().items()}) or fit(net, *a, **k)

@@ -1,10 +1,10 @@
-"""The measurement behind the defaults of the loss: one student, one setting varied at a time, three seeds.
+"""The measurements behind choices about the loss: one student, one setting varied at a time, three seeds.
 
-    python examples/benchmarks/defaults.py digits
-    python examples/benchmarks/defaults.py cifar10 --teacher resnet4b.pth --data cifar10/
+    python examples/benchmarks/studies.py defaults digits
+    python examples/benchmarks/studies.py alignment cifar10 --teacher resnet4b.pth --data cifar10/
 
 Figures are from the slice held out of the training images (clean, PGD-10), never from the test split. Each row is
-printed as it is done: every seed's figure, and the mean with its 95% t interval.
+printed as it is done: every seed's figure, and the mean with its 95% t interval; then the seconds a run took.
 """
 
 import argparse
@@ -12,11 +12,12 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from scipy import stats
 
 from kdcompress import DataSettings, DistillSettings, LossSettings, ModelFile, RunSettings, ThreatSettings, distill
-from kdcompress.training.recipes import scaled_iga_weight
+from kdcompress.training.recipes import AUTO_IGA, scaled_iga_weight
 
 ROOT = Path(__file__).parents[2]
 STUDENT = {
@@ -26,9 +27,25 @@ STUDENT = {
     "stem_type": "deep",
     "stem_width": 8,
 }
-MULTIPLES = (0.0, 1.0, 2.0, 3.0, 4.0)
-"""Of eps sqrt(D); 0 is plain KD. Every other row stands at the default, `AUTO_IGA`."""
-VARIATIONS = ({"ce_weight": 1.0}, {"iga_ramp": 0.1}, {"iga_ramp": 0.5}, {"input_noise": "none"})
+
+Row = dict[str, Any]
+"""Fields of `LossSettings`; `multiple` stands for an `iga_weight` of so many eps sqrt(D), `AUTO_IGA` unless told."""
+
+STUDIES: dict[str, tuple[Row, ...]] = {
+    "defaults": (
+        *({"multiple": multiple} for multiple in (0.0, 1.0, 2.0, 3.0, 4.0)),
+        {"ce_weight": 1.0},
+        {"iga_ramp": 0.1},
+        {"iga_ramp": 0.5},
+        {"input_noise": "none"},
+    ),
+    "alignment": (
+        {"multiple": 2.0},
+        *({"multiple": multiple, "align": "jacobian"} for multiple in (0.25, 0.5, 1.0, 2.0)),
+        *({"multiple": multiple, "iga_norm": "l1"} for multiple in (1.0, 2.0, 4.0)),
+    ),
+    "micro-batches": ({}, *({"iga_micro_batch": most} for most in (32, 16, 8))),
+}
 
 
 def digits(teacher: Path | None, data: str | None) -> DistillSettings:
@@ -62,6 +79,19 @@ def cifar10(teacher: Path | None, data: str | None) -> DistillSettings:
     )
 
 
+DIMENSIONS = {"digits": 16 * 16, "cifar10": 3 * 32 * 32}
+
+
+def loss(row: Row, base: DistillSettings, dimensions: int) -> LossSettings:
+    """The settings that a row stands for."""
+    changes = dict(row)
+    multiple = changes.pop("multiple", AUTO_IGA)
+    norm = changes.get("iga_norm", "l2")
+    return LossSettings(
+        **changes, iga_weight=scaled_iga_weight(base.threat.threat, dimensions, multiple, norm), iga_mode="exact"
+    )
+
+
 def over_seeds(figures: Sequence[float]) -> str:
     """`.512 .530 .521 | .521 +- .023`: each seed's figure, the mean, half the width of its 95% t interval."""
     n = len(figures)
@@ -73,29 +103,25 @@ def over_seeds(figures: Sequence[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("study", choices=("digits", "cifar10"))
+    parser.add_argument("study", choices=tuple(STUDIES))
+    parser.add_argument("on", choices=tuple(DIMENSIONS))
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--data")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    base = {"digits": digits, "cifar10": cifar10}[options.study](options.teacher, options.data)
-    dimensions = {"digits": 16 * 16, "cifar10": 3 * 32 * 32}[options.study]
-    rows = {
-        f"multiple {multiple:g}": {"iga_weight": scaled_iga_weight(base.threat.threat, dimensions, multiple)}
-        for multiple in MULTIPLES
-    }
-    rows |= {" ".join(f"{name} {value}" for name, value in row.items()): row for row in VARIATIONS}
-    print("setting | clean, each seed | mean | PGD-10, each seed | mean", flush=True)
-    for name, changes in rows.items():
+    base = {"digits": digits, "cifar10": cifar10}[options.on](options.teacher, options.data)
+    print("setting | clean, each seed | mean | PGD-10, each seed | mean | seconds", flush=True)
+    for row in STUDIES[options.study]:
         records = []
         for seed in range(options.seeds):
             run = base.run.model_copy(update={"seed": seed})
-            settings = base.model_copy(update={"loss": LossSettings(**changes), "run": run})
+            settings = base.model_copy(update={"loss": loss(row, base, DIMENSIONS[options.on]), "run": run})
             with tempfile.TemporaryDirectory() as folder:
-                records.append(distill(settings, Path(folder) / "run").selected)
-        clean = over_seeds([record.clean_accuracy for record in records])
-        robust = over_seeds([record.robust_accuracy for record in records])
-        print(f"{name} | {clean} | {robust}", flush=True)
+                records.append(distill(settings, Path(folder) / "run"))
+        clean = over_seeds([record.selected.clean_accuracy for record in records])
+        robust = over_seeds([record.selected.robust_accuracy for record in records])
+        named = " ".join(f"{name} {value}" for name, value in row.items()) or "default"
+        print(f"{named} | {clean} | {robust} | {min(record.cost.seconds for record in records):.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""What a run is made of, read and refused before any training: images, a teacher, a fresh network."""
+
+from pathlib import Path
+
+import torch
+
+from kdcompress.data import Data, Split, channel_statistics, load_data
+from kdcompress.errors import DataError
+from kdcompress.models.checkpoints import Checkpoint, read_checkpoint
+from kdcompress.models.normalised import NormalisedModel
+from kdcompress.models.record import ModelRecord
+from kdcompress.models.students import create_student, load_starting_weights
+from kdcompress.models.teachers import LoadedModel, load_named
+from kdcompress.progress import Listener
+from kdcompress.settings import DataSettings, ModelFile, RunSettings
+
+
+def training_data(settings: DataSettings, run: RunSettings, listener: Listener) -> Data:
+    """The training split and its hold-out; the test split is not even opened."""
+    data = load_data(
+        settings.data,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        train_images=settings.train_images,
+        splits=["train"],
+        seed=run.seed,
+        on_progress=listener.count,
+    )
+    for note in data.notes:
+        listener.note(note)
+    images = training_split(data)
+    if run.batch_size > len(images):
+        listener.note(f"--batch-size {run.batch_size} is more than the {len(images)} training images: a step takes all")
+    if len(images) < 2:
+        raise DataError(f"--data {settings.data}: training needs at least 2 images beside the hold-out")
+    return data
+
+
+def training_split(data: Data) -> Split:
+    """The images that are trained on."""
+    assert data.train is not None  # asked for in training_data
+    return data.train
+
+
+def teacher_and_data(
+    file: ModelFile, settings: DataSettings, run: RunSettings, listener: Listener
+) -> tuple[LoadedModel, Data]:
+    """The teacher's file first, since it is read in a moment; its network when the classes are known."""
+    checkpoint: Checkpoint = read_checkpoint(file.path)
+    data = training_data(settings, run, listener)
+    teacher = load_named(file, checkpoint, classes=data.classes, input_size=data.input_size, option="teacher")
+    for note in teacher.notes:
+        listener.note(note)
+    return teacher, data
+
+
+def new_network(
+    arch: str,
+    args: dict[str, object],
+    stride: int | None,
+    weights: Path | None,
+    data: Data,
+    run: RunSettings,
+    listener: Listener,
+) -> tuple[NormalisedModel, ModelRecord]:
+    """A timm network for the data's images and classes, normalised by the training images, seeded by the run."""
+    mean, std = channel_statistics(training_split(data))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        network, record = create_student(
+            arch, args, classes=data.classes, input_size=data.input_size, total_stride=stride, mean=mean, std=std
+        )
+    if record.changes:
+        changed = ", ".join(f"{change.module}: {change.action}" for change in record.changes)
+        listener.note(f"{record.arch} was fitted to {data.input_size[1]}x{data.input_size[2]} images ({changed})")
+    if weights is not None:
+        left_out = load_starting_weights(network.network, read_checkpoint(weights).state)
+        if left_out:
+            listener.note(f"--student-weights {weights}: kept fresh: {', '.join(left_out)}")
+    return network, record

@@ -1,0 +1,66 @@
+"""What a run leaves: the weights, student.json and metrics.jsonl, in one folder that appears whole."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from kdcompress.data import Data
+from kdcompress.devices import device_name
+from kdcompress.models.checkpoints import save_model
+from kdcompress.models.cost import macs, parameter_count
+from kdcompress.models.normalised import NormalisedModel
+from kdcompress.models.record import ModelRecord
+from kdcompress.settings import DistillSettings, TrainSettings
+from kdcompress.threat import ThreatModel
+from kdcompress.training.folder import run_folder
+from kdcompress.training.ingredients import training_split
+from kdcompress.training.loop import Fitted
+from kdcompress.training.run_record import Compression, Cost, GradientRecord, RunRecord, TeacherRecord, ValidationRecord
+from kdcompress.versions import versions
+
+
+def leave(
+    out: Path,
+    fitted: Fitted,
+    record: ModelRecord,
+    settings: DistillSettings | TrainSettings,
+    *,
+    overwrite: bool,
+    threat: ThreatModel,
+    data: Data,
+    device: torch.device,
+    teacher: TeacherRecord | None = None,
+    iga_weight: float | None = None,
+    gradient: GradientRecord | None = None,
+) -> RunRecord:
+    """Write the network, its record and the metrics; the folder appears at once, or not at all."""
+    model = fitted.model.cpu()
+    assert isinstance(model, NormalisedModel) and fitted.best.validation is not None
+    with run_folder(out, overwrite=overwrite) as folder:
+        sha256 = save_model(folder / "student.safetensors", model, record)
+        compression = Compression.between(
+            params=parameter_count(model),
+            macs=macs(model, data.input_size),
+            file_bytes=(folder / "student.safetensors").stat().st_size,
+            teacher=teacher,
+        )
+        result = RunRecord(
+            model=record,
+            sha256=sha256,
+            threat_model={"norm": threat.norm, "eps": threat.eps},
+            data={"name": data.name, "train": len(training_split(data)), "holdout": len(data.holdout or ())},
+            settings=settings.model_dump(mode="json"),
+            iga_weight=iga_weight,
+            gradient=gradient,
+            teacher=teacher,
+            compression=compression,
+            selected=ValidationRecord(epoch=fitted.best.epoch, **asdict(fitted.best.validation)),
+            cost=Cost(seconds=round(fitted.seconds, 1), steps=fitted.steps, device=device_name(device)),
+            versions=versions(),
+        )
+        (folder / "student.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        lines = [json.dumps(asdict(epoch)) for epoch in fitted.history]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return result
