@@ -15,6 +15,7 @@ from kdcompress.devices import LAYOUT, device_name, resolve_device
 from kdcompress.engine import Alignment, exact
 from kdcompress.engine.compiled import compiled
 from kdcompress.engine.finite_difference import finite_difference
+from kdcompress.errors import UsageError
 from kdcompress.maths.gradients import double_backward, input_gradient
 from kdcompress.maths.losses import distillation_kl, gradient_distance
 from kdcompress.maths.randomness import generator
@@ -113,11 +114,13 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
         "KDIGA exact": (lambda _: distil(exact(2), 1.0), 2 * r + 6),
         "KDIGA finite-difference": (lambda _: distil(finite_difference(), 1.0), 2 * r + 10),
         "PGD-10 distillation": (lambda _: pgd_10, r + 23),
-        "reference style, eager": (lambda _: lambda student: _reference(student, f_t, x, y), 3 * r + 9),
+        "published style": (lambda _: lambda student: _published(student, f_t, x, y), 3 * r + 9),
     }
     if settings.compiled:
         ways["KDIGA compiled"] = (lambda network: distil(compiled(network, 2), 1.0), 2 * r + 6)
     times, peaks, faults = _timed(ways, student.to(device).to(memory_format=LAYOUT), run.lr, x, settings, listener)
+    if "KD" in faults:
+        raise UsageError(f"--student {settings.student}: a step of plain KD fails already: {faults['KD']}")
     steps = run.epochs * (len(images) // len(x))
     return Bench(
         device=device_name(device),
@@ -149,8 +152,8 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
     )
 
 
-def _reference(student: nn.Module, teacher: nn.Module, x: Tensor, y: Tensor) -> Terms:
-    """As published code does it: forwards for logits and forwards for gradients, by PyTorch's own derivatives."""
+def _published(student: nn.Module, teacher: nn.Module, x: Tensor, y: Tensor) -> Terms:
+    """As published code has it: separate forwards for logits and for gradients, by PyTorch's own derivatives."""
     with torch.no_grad():
         f_t = teacher(x)
     x_t, x_s = (x.clone().requires_grad_() for _ in range(2))

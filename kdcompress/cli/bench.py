@@ -42,7 +42,7 @@ def bench(
     report: options.Report = None,
     format: options.FormatOption = Format.table,
 ) -> None:
-    """Time a step of KD, KDIGA in each mode, PGD-10 distillation and the reference style, side by side.
+    """Time a step of KD, KDIGA in each mode, PGD-10 distillation and the published style, side by side.
 
     Example: kdcompress bench --teacher robust.pt --teacher-mean none --student resnet18 --data digits --eps 0.15
     """

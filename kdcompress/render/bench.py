@@ -37,6 +37,7 @@ def costs(bench: Bench) -> Group:
         *(Text(f"{row.method}: {row.fault}") for row in bench.rows if row.fault),
         Text(
             f"floor: by counts of multiply-accumulates, in KD's; hours: {bench.epochs} epochs of "
-            f"{bench.train_images} images"
+            f"{bench.train_images} images; published style: separate forwards for logits and gradients, PyTorch's own "
+            "second derivatives"
         ),
     )

@@ -11,7 +11,7 @@ METHODS = {
     "KDIGA exact": lambda r: 2 * r + 6,
     "KDIGA finite-difference": lambda r: 2 * r + 10,
     "PGD-10 distillation": lambda r: r + 23,
-    "reference style, eager": lambda r: 3 * r + 9,
+    "published style": lambda r: 3 * r + 9,
 }
 
 
@@ -56,10 +56,38 @@ def test_a_method_that_fails_is_named_and_the_others_are_timed(
     def broken(*_: object) -> None:
         raise RuntimeError("derivative for aten::x is not implemented")
 
-    monkeypatch.setattr("kdcompress.bench._reference", broken)
+    monkeypatch.setattr("kdcompress.bench._published", broken)
     ran = run(*command, "--format", "json")
     rows = {row["method"]: row for row in json.loads(ran.stdout)["rows"]}
-    assert rows["reference style, eager"]["milliseconds"] is None
-    assert "aten::x" in rows["reference style, eager"]["fault"]
+    assert rows["published style"]["milliseconds"] is None
+    assert "aten::x" in rows["published style"]["fault"]
     assert rows["KDIGA exact"]["milliseconds"] > 0
     assert "aten::x" in run(*command).stdout
+
+
+def test_a_student_whose_kd_step_fails_is_refused_in_one_line(
+    run: Any, command: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("Expected more than 1 value per channel")
+
+    monkeypatch.setattr("kdcompress.training.recipes.distillation_kl", broken)
+    ran = run(*command)
+    assert ran.code == 2 and ran.stdout == ""
+    assert "--student resnet18: a step of plain KD fails already: Expected more than 1 value" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--repeats", 0, "--repeats: input should be greater than or equal to 1, got 0"),
+        ("--student", "resnet81", "did you mean"),
+        ("--teacher", "nowhere.pt", "found nothing there"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(
+    run: Any, command: list[object], option: str, value: object, said: str
+) -> None:
+    ran = run(*command, option, value)
+    assert ran.code == 2 and ran.stdout == ""
+    assert said in ran.stderr.splitlines()[-1]
