@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from kdcompress.progress import Listener
 from kdcompress.training.recipes import Recipe
 
+Batch = tuple[Tensor, ...]
+"""Inputs (B, C, H, W) in [0,1], labels (B,), and from a teacher cache the lesson: each B long."""
+
 
 class Backward:
     """Adds the gradient of a batch's mean loss to the weights, one part of the batch after the other.
@@ -26,35 +29,31 @@ class Backward:
         self.micro_batch = micro_batch
         self.is_split = False
 
-    def __call__(self, inputs: Tensor, labels: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
-        """The batch's mean of every term, unweighted, and of their weighted sum, `loss`; detached.
-
-        Args:
-            inputs, labels: (B, C, H, W) in [0,1], (B,).
-            weights: of each term.
-        """
+    def __call__(self, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
+        """The batch's mean of every term, unweighted, and of their weighted sum, `loss`; detached."""
+        B = len(batch[0])
         while True:
-            parts = 1 if self.micro_batch is None else math.ceil(len(inputs) / self.micro_batch)
+            parts = 1 if self.micro_batch is None else math.ceil(B / self.micro_batch)
             if parts > 1 and not self.is_split:
-                self.listener.note(self._told(len(inputs), parts))
+                self.listener.note(self._told(B, parts))
                 self.is_split = True
             try:
-                return self._in_parts(inputs, labels, weights, parts)
+                return self._in_parts(batch, weights, parts)
             except RuntimeError as error:
-                if not out_of_memory(error) or len(inputs) < 4 * parts:
+                if not out_of_memory(error) or 4 * parts > B:
                     raise
             # Outside the handler, which holds the failed graph.
             self.listener.note("out of memory: the batch is taken again in smaller parts")
-            self.micro_batch, self.is_split = math.ceil(len(inputs) / (2 * parts)), False
+            self.micro_batch, self.is_split = math.ceil(B / (2 * parts)), False
             for weight in self.model.parameters():
                 weight.grad = None
 
-    def _in_parts(self, inputs: Tensor, labels: Tensor, weights: dict[str, float], parts: int) -> dict[str, Tensor]:
+    def _in_parts(self, batch: Batch, weights: dict[str, float], parts: int) -> dict[str, Tensor]:
         means: dict[str, Tensor] = {}
-        for x, y in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            share = len(x) / len(inputs)
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                terms = {name: share * term.mean() for name, term in self.recipe.terms(self.model, x, y).items()}
+        for part in zip(*(tensor.tensor_split(parts) for tensor in batch), strict=True):
+            share = len(part[0]) / len(batch[0])
+            with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                terms = {name: share * term.mean() for name, term in self.recipe.terms(self.model, *part).items()}
             loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (terms | {"loss": loss}).items():

@@ -10,17 +10,22 @@ from torch import nn
 from kdcompress.data import Split
 from kdcompress.devices import LAYOUT, device_name
 from kdcompress.engine import Alignment, Choice, Mode, choose
-from kdcompress.maths.gradients import logits_and_input_gradient
-from kdcompress.maths.losses import logit_directions
 from kdcompress.maths.randomness import generator
 from kdcompress.settings import DistillSettings
 from kdcompress.training.backward import out_of_memory
+from kdcompress.training.lessons import lesson
 from kdcompress.training.run_record import RunRecord
 from kdcompress.versions import versions
 
 
 def chosen_alignment(
-    student: nn.Module, teacher: nn.Module, settings: DistillSettings, images: Split, device: torch.device, out: Path
+    student: nn.Module,
+    teacher: nn.Module,
+    settings: DistillSettings,
+    images: Split,
+    classes: int,
+    device: torch.device,
+    out: Path,
 ) -> tuple[Alignment, Choice]:
     """The alignment, and what was seen of it on one batch. Where memory runs out, on a half of it.
 
@@ -37,16 +42,12 @@ def chosen_alignment(
         x = x.contiguous(memory_format=LAYOUT)
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-                f_t, g_t = logits_and_input_gradient(teacher, x, y, create_graph=False)
-                target = y
-                if loss.align == "jacobian":
-                    target = logit_directions(len(y), f_t.shape[1], generator(run.seed, "directions"), device)
-                    _, g_t = logits_and_input_gradient(teacher, x, target, create_graph=False)
+                _, g_t, *v = lesson(teacher, x, y, loss.align, generator(run.seed, "directions"), classes)
                 align, choice = choose(
                     earlier or loss.iga_mode,
                     student,
                     x,
-                    target,
+                    v[0] if v else y,
                     g_t,
                     p=1 if loss.iga_norm == "l1" else 2,
                     steps=run.epochs * (len(images) // batch) * math.ceil(batch / count),

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from kdcompress.errors import TrainingError
 from kdcompress.progress import Epoch, Listener, Step, Validation
 from kdcompress.settings import RunSettings
-from kdcompress.training.backward import Backward
+from kdcompress.training.backward import Backward, Batch
 from kdcompress.training.recipes import Recipe
 
-Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+Batches = Callable[[int], Iterator[Batch]]
 """Epoch number -> that epoch's batches, augmented and on the device."""
 
 READ_EVERY = 10
@@ -86,10 +86,10 @@ def fit(
     for epoch in range(1, run.epochs + 1):
         epoch_started, means, weights, lr = time.perf_counter(), _Means(), {}, 0.0
         model.train()
-        for inputs, labels in batches(epoch):
+        for batch in batches(epoch):
             weights = recipe.weights(step / steps)
             optimizer.zero_grad()
-            terms = backward(inputs, labels, weights)
+            terms = backward(batch, weights)
             optimizer.step()
             lr = optimizer.param_groups[0]["lr"]
             schedule.step()
@@ -105,7 +105,7 @@ def fit(
                     steps=steps,
                     terms=means.read() if step % READ_EVERY == 0 or step == steps else {},
                     weights=weights,
-                    images_per_second=step * len(inputs) / elapsed,
+                    images_per_second=step * len(batch[0]) / elapsed,
                     seconds_left=elapsed / step * (steps - step),
                 )
             )

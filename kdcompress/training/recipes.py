@@ -8,16 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Generator, Tensor, nn
 
-from kdcompress.attacks.pgd import into_ball, perturb
+from kdcompress.attacks.pgd import perturb
 from kdcompress.engine import Alignment
-from kdcompress.maths.gradients import logits_and_input_gradient
-from kdcompress.maths.losses import cross_entropy, distillation_kl, logit_directions
-from kdcompress.maths.norms import uniform_in_ball
+from kdcompress.maths.losses import cross_entropy, distillation_kl
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
+from kdcompress.training.lessons import kind_of, lesson, noisy
 
 Terms = dict[str, Tensor]
 """Per-example losses by name, each (B,), unweighted."""
@@ -56,11 +54,12 @@ class Recipe:
     """L = sum over names of weights(progress)[name] * mean(terms[name]).
 
     Attributes:
-        terms: (network in train mode, inputs (B, C, H, W) in [0,1], labels (B,)) -> per-example terms.
+        terms: (network in train mode, inputs (B, C, H, W) in [0,1], labels (B,)) -> per-example terms. A batch from a
+            teacher cache has the teacher's lesson behind the labels; see `kdcompress.training.lessons`.
         weights: progress in [0, 1] -> the weight of each term.
     """
 
-    terms: Callable[[nn.Module, Tensor, Tensor], Terms]
+    terms: Callable[..., Terms]
     weights: Callable[[float], dict[str, float]]
 
 
@@ -101,22 +100,18 @@ def distillation(
         classes: K.
     """
 
-    def terms(student: nn.Module, x: Tensor, y: Tensor) -> Terms:
-        if loss.input_noise == "uniform":
-            x = into_ball(x, uniform_in_ball(x, threat, generator), threat)
-        if iga_weight == 0:
-            with torch.no_grad():
-                f_t = teacher(x)
+    kind = kind_of(loss, iga_weight)
+
+    def terms(student: nn.Module, x: Tensor, y: Tensor, *known: Tensor) -> Terms:
+        if not known:
+            x = noisy(x, loss, threat, generator)
+        f_t, *gradient = known or lesson(teacher, x, y, kind, generator, classes)
+        if kind == "logits":
             f_s = student(x)
             return {"ce": cross_entropy(f_s, y), "kl": distillation_kl(f_s, f_t, loss.temperature)}
-        target = y if loss.align == "ce" else logit_directions(len(y), classes, generator, y.device)
-        f_t, g_t = logits_and_input_gradient(teacher, x, target, create_graph=False)
+        g_t, target = gradient if kind == "jacobian" else (*gradient, y)
         f_s, distance = align(student, x, target, g_t)
-        return {
-            "ce": cross_entropy(f_s, y),
-            "kl": distillation_kl(f_s, f_t, loss.temperature),
-            "iga": distance,
-        }
+        return {"ce": cross_entropy(f_s, y), "kl": distillation_kl(f_s, f_t, loss.temperature), "iga": distance}
 
     def weights(progress: float) -> dict[str, float]:
         fixed = {"ce": loss.ce_weight, "kl": loss.kl_weight}

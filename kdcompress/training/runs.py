@@ -48,7 +48,7 @@ def distill(
     listener.note(_loss_in_words(loss, iga_weight))
     align, choice, micro_batch = exact(2), None, None
     if iga_weight > 0:
-        align, choice = chosen_alignment(student, f_t, settings, images, device, out)
+        align, choice = chosen_alignment(student, f_t, settings, images, len(data.classes), device, out)
         micro_batch = loss.iga_micro_batch
         listener.note(choice.line)
     recipe = distillation(

@@ -41,7 +41,7 @@ def batch(count: int = 10) -> tuple[Tensor, Tensor]:
 
 def gradients(model: nn.Module, micro_batch: int | None, notes: list[str]) -> tuple[list[Tensor], dict[str, Tensor]]:
     backward = Backward(model, recipe(), "float32", Listener(note=notes.append), micro_batch)
-    means = backward(*batch(), WEIGHTS)
+    means = backward(batch(), WEIGHTS)
     return [weight.grad for weight in model.parameters() if weight.grad is not None], means
 
 
@@ -82,19 +82,19 @@ def test_where_memory_runs_out_parts_are_halved_until_they_fit_and_stay_so() -> 
     notes: list[str] = []
     model = network()
     backward = Backward(model, short_of_memory(3), "float32", Listener(note=notes.append))
-    backward(*batch(), WEIGHTS)
+    backward(batch(), WEIGHTS)
     found = [weight.grad for weight in model.parameters()]
     expected, _ = gradients(network(), None, [])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
     assert sum("out of memory" in note for note in notes) == 2 and "4 parts" in notes[-1]
     before = len(notes)
-    backward(*batch(), WEIGHTS)
+    backward(batch(), WEIGHTS)
     assert len(notes) == before
 
 
 def test_where_not_even_two_images_fit_the_error_comes_through() -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        Backward(network(), short_of_memory(0), "float32", Listener())(*batch(), WEIGHTS)
+        Backward(network(), short_of_memory(0), "float32", Listener())(batch(), WEIGHTS)
 
 
 def test_other_errors_come_through_at_once() -> None:
@@ -102,4 +102,4 @@ def test_other_errors_come_through_at_once() -> None:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape"):
-        Backward(network(), Recipe(broken, lambda _: {}), "float32", Listener())(*batch(), WEIGHTS)
+        Backward(network(), Recipe(broken, lambda _: {}), "float32", Listener())(batch(), WEIGHTS)

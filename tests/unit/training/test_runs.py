@@ -16,7 +16,7 @@ from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import load_model
 from kdcompress.progress import Epoch, Listener
 from kdcompress.settings import DistillSettings, LossSettings, TeacherCheckSettings, TrainSettings
-from kdcompress.training import network, recipes, runs, teacher_check
+from kdcompress.training import lessons, network, recipes, runs, teacher_check
 from kdcompress.training.run_record import RunRecord
 
 Distilling = Callable[..., DistillSettings]
@@ -62,7 +62,7 @@ def test_runs_with_and_without_the_gradient_term_start_alike_and_see_the_same_ba
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
     starts: list[dict[str, Tensor]] = []
-    original, build = recipes.into_ball, runs.new_network
+    original, build = lessons.into_ball, runs.new_network
 
     def spied(x: Tensor, delta: Tensor, threat: Any) -> Tensor:
         seen.append((x.clone(), delta.clone()))
@@ -73,7 +73,7 @@ def test_runs_with_and_without_the_gradient_term_start_alike_and_see_the_same_ba
         starts.append({name: value.clone() for name, value in network.state_dict().items()})
         return network, record
 
-    monkeypatch.setattr(recipes, "into_ball", spied)
+    monkeypatch.setattr(lessons, "into_ball", spied)
     monkeypatch.setattr(runs, "new_network", built)
     runs.distill(distilling(KD), tmp_path / "kd")
     half = len(seen)
