@@ -173,6 +173,20 @@ class TeacherCheckSettings(Settings):
     insist: bool = False
 
 
+class CacheSettings(Settings):
+    """Whether the teacher is asked once, of fixed views; see `kdcompress.training.teacher_cache`."""
+
+    cache_teacher: bool = False
+    cache_views: Annotated[int, Field(ge=1)] = 8
+    cache_dir: Path | None = None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.cache_teacher and self.cache_dir is None:
+            raise UsageError("--cache-teacher needs a --cache-dir")
+        return self
+
+
 class PairSettings(Settings):
     """A teacher, a student, and what one teaches the other with."""
 
@@ -190,6 +204,7 @@ class DistillSettings(PairSettings):
 
     student_weights: Path | None = None
     loss: LossSettings = LossSettings()
+    cache: CacheSettings = CacheSettings()
     check: TeacherCheckSettings = TeacherCheckSettings()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from scipy import stats
 
 from kdcompress import DataSettings, DistillSettings, LossSettings, ModelFile, RunSettings, ThreatSettings, distill
+from kdcompress.settings import CacheSettings
 from kdcompress.training.recipes import AUTO_IGA, scaled_iga_weight
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,8 @@ STUDENT = {
 }
 
 Row = dict[str, Any]
-"""Fields of `LossSettings`; `multiple` stands for an `iga_weight` of so many eps sqrt(D), `AUTO_IGA` unless told."""
+"""Fields of `LossSettings`; `multiple` stands for an `iga_weight` of so many eps sqrt(D), `AUTO_IGA` unless told;
+`cache_views` for a teacher cache of so many."""
 
 STUDIES: dict[str, tuple[Row, ...]] = {
     "defaults": (
@@ -45,6 +47,7 @@ STUDIES: dict[str, tuple[Row, ...]] = {
         *({"multiple": multiple, "iga_norm": "l1"} for multiple in (1.0, 2.0, 4.0)),
     ),
     "micro-batches": ({}, *({"iga_micro_batch": most} for most in (32, 16, 8))),
+    "views": ({}, *({"cache_views": views} for views in (16, 8, 4, 2, 1))),
 }
 
 
@@ -82,13 +85,19 @@ def cifar10(teacher: Path | None, data: str | None) -> DistillSettings:
 DIMENSIONS = {"digits": 16 * 16, "cifar10": 3 * 32 * 32}
 
 
-def loss(row: Row, base: DistillSettings, dimensions: int) -> LossSettings:
+def changed(row: Row, base: DistillSettings, dimensions: int, seed: int, cache: Path) -> DistillSettings:
     """The settings that a row stands for."""
     changes = dict(row)
+    views = changes.pop("cache_views", None)
     multiple = changes.pop("multiple", AUTO_IGA)
     norm = changes.get("iga_norm", "l2")
-    return LossSettings(
-        **changes, iga_weight=scaled_iga_weight(base.threat.threat, dimensions, multiple, norm), iga_mode="exact"
+    weight = scaled_iga_weight(base.threat.threat, dimensions, multiple, norm)
+    return base.model_copy(
+        update={
+            "loss": LossSettings(**changes, iga_weight=weight, iga_mode="exact"),
+            "run": base.run.model_copy(update={"seed": seed}),
+            "cache": CacheSettings(cache_teacher=views is not None, cache_views=views or 1, cache_dir=cache),
+        }
     )
 
 
@@ -114,9 +123,8 @@ def main() -> None:
     for row in STUDIES[options.study]:
         records = []
         for seed in range(options.seeds):
-            run = base.run.model_copy(update={"seed": seed})
-            settings = base.model_copy(update={"loss": loss(row, base, DIMENSIONS[options.on]), "run": run})
             with tempfile.TemporaryDirectory() as folder:
+                settings = changed(row, base, DIMENSIONS[options.on], seed, Path(folder) / "cache")
                 records.append(distill(settings, Path(folder) / "run"))
         clean = over_seeds([record.selected.clean_accuracy for record in records])
         robust = over_seeds([record.selected.robust_accuracy for record in records])

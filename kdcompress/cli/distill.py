@@ -7,9 +7,10 @@ import typer
 
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
-from kdcompress.cli.options import LOSS, STUDENT, TEACHER, Format, default
+from kdcompress.cli.options import CACHE, LOSS, STUDENT, TEACHER, Format, default
 from kdcompress.cli.output import emit, stderr
 from kdcompress.settings import (
+    CacheSettings,
     DataSettings,
     DistillSettings,
     LossSettings,
@@ -105,6 +106,21 @@ def distill(
     precision: options.Precision = default(RunSettings, "precision"),
     seed: options.Seed = default(RunSettings, "seed"),
     device: options.Device = default(RunSettings, "device"),
+    cache_teacher: Annotated[
+        bool,
+        typer.Option(
+            "--cache-teacher",
+            help="Ask the teacher once, of fixed views of the images, and keep what it says for later epochs and runs.",
+            rich_help_panel=CACHE,
+        ),
+    ] = False,
+    cache_views: Annotated[
+        int, typer.Option(help="Fixed views of each image (crop, flip, noise).", rich_help_panel=CACHE)
+    ] = default(CacheSettings, "cache_views"),
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where they are kept. Default: ~/.cache/kdcompress.", rich_help_panel=CACHE),
+    ] = None,
     overwrite: options.Overwrite = False,
     format: options.FormatOption = Format.table,
 ) -> None:
@@ -135,6 +151,11 @@ def distill(
                 iga_mode=iga_mode,
                 temperature=temperature,
                 input_noise=input_noise,
+            ),
+            cache=CacheSettings.of(
+                cache_teacher=cache_teacher,
+                cache_views=cache_views,
+                cache_dir=options.cache_folder() if cache_dir is None else cache_dir,
             ),
             run=RunSettings.of(
                 epochs=epochs,

@@ -3,6 +3,7 @@
 Defaults come from `kdcompress.settings`, their only home.
 """
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ def default(settings: type[BaseModel], name: str) -> Any:
 
 
 TEACHER, STUDENT, DATA, LOSS, TRAINING, OUTPUT = "Teacher", "Student", "Data", "Loss", "Training", "Output"
+CACHE = "Teacher cache"
 THREAT, MEASURES, GATES = "Threat model", "Measures", "Gates"
 
 Data = Annotated[
@@ -122,6 +124,12 @@ StudentStride = Annotated[
     ),
 ]
 Report = Annotated[Path | None, typer.Option(help="Write the JSON report here.", rich_help_panel=OUTPUT)]
+
+
+def cache_folder() -> Path:
+    """Where caches belong on this machine: $XDG_CACHE_HOME/kdcompress, or ~/.cache/kdcompress."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "kdcompress"
 
 
 def statistics(text: str | None, option: str) -> Statistics:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from kdcompress.errors import TrainingError
 from kdcompress.progress import Epoch, Listener, Step, Validation
 from kdcompress.settings import RunSettings
-from kdcompress.training.backward import Backward, Batch
+from kdcompress.training.backward import Backward
+from kdcompress.training.batches import Batches
 from kdcompress.training.recipes import Recipe
-
-Batches = Callable[[int], Iterator[Batch]]
-"""Epoch number -> that epoch's batches, augmented and on the device."""
 
 READ_EVERY = 10
 """Steps between readings of the running means: each reading waits for the device."""

@@ -1,18 +1,19 @@
 """A network, a recipe and images: fitted on the training split, its epoch chosen on the held-out slice."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from kdcompress.attacks.pgd import pgd
-from kdcompress.data import Data, Split, augment, epoch_order
+from kdcompress.data import Data, Split
 from kdcompress.devices import LAYOUT
 from kdcompress.maths.randomness import generator
 from kdcompress.models.normalised import NormalisedModel
 from kdcompress.progress import Listener, Validation
 from kdcompress.settings import RunSettings
 from kdcompress.threat import ThreatModel
+from kdcompress.training.batches import Batches, batch_size
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.loop import Fitted, fit
 from kdcompress.training.recipes import Recipe
@@ -24,6 +25,7 @@ def train_network(
     network: NormalisedModel,
     recipe: Recipe,
     data: Data,
+    batches: Batches,
     run: RunSettings,
     threat: ThreatModel,
     device: torch.device,
@@ -31,26 +33,15 @@ def train_network(
     micro_batch: int | None = None,
 ) -> Fitted:
     """Fit on the training split; choose the epoch on the held-out slice. The test split plays no part."""
-    images, holdout = training_split(data), data.holdout
+    holdout = data.holdout
     assert holdout is not None  # comes with the training split
-    batch_size = min(run.batch_size, len(images))
-    order, views = generator(run.seed, "order"), generator(run.seed, "views")
-    crops = run.augment in ("crop", "crop-flip", "auto")
-    flips = run.augment == "crop-flip" or (run.augment == "auto" and data.flips)
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        shuffled = epoch_order(len(images), order)
-        for pixels, y in images.batches(batch_size, device=device, order=shuffled, drop_last=True):
-            x = augment(pixels, generator=views, flips=flips, crop_padding=data.crop_padding if crops else 0)
-            yield x.contiguous(memory_format=LAYOUT), y
-
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(run.seed)  # dropout and stochastic depth know only the global generator
         return fit(
             network.to(device).to(memory_format=LAYOUT),
             recipe,
             batches,
-            steps_per_epoch=len(images) // batch_size,
+            steps_per_epoch=len(training_split(data)) // batch_size(data, run),
             run=run,
             validate=_validation(holdout, threat, run.seed, device),
             device=device,

@@ -14,13 +14,16 @@ from kdcompress.maths.randomness import generator
 from kdcompress.models.cost import macs, parameter_count
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings, LossSettings, TrainSettings
+from kdcompress.training.batches import fresh_batches
 from kdcompress.training.folder import refuse_used
 from kdcompress.training.gradient_mode import chosen_alignment
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_data, training_split
+from kdcompress.training.lessons import kind_of
 from kdcompress.training.network import train_network
 from kdcompress.training.recipes import adversarial_training, distillation, scaled_iga_weight
 from kdcompress.training.result import leave
 from kdcompress.training.run_record import GradientRecord, RunRecord, TeacherRecord
+from kdcompress.training.teacher_cache import cached_batches
 from kdcompress.training.teacher_check import accepted
 
 
@@ -60,7 +63,12 @@ def distill(
         align=align,
         classes=len(data.classes),
     )
-    fitted = train_network(student, recipe, data, run, threat, device, listener, micro_batch)
+    batches = (
+        cached_batches(settings, teacher, data, kind_of(loss, iga_weight), device, listener)
+        if settings.cache.cache_teacher
+        else fresh_batches(data, run, device)
+    )
+    fitted = train_network(student, recipe, data, batches, run, threat, device, listener, micro_batch)
 
     taught = TeacherRecord(
         path=str(settings.teacher.path),
@@ -103,7 +111,7 @@ def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listen
     except UsageError as error:  # it speaks of the options of `distill`
         raise UsageError(str(error).replace("--student", "--model")) from error
     recipe = adversarial_training(threat, steps=settings.attack_steps, generator=generator(run.seed, "inner attack"))
-    fitted = train_network(network, recipe, data, run, threat, device, listener)
+    fitted = train_network(network, recipe, data, fresh_batches(data, run, device), run, threat, device, listener)
     return leave(out, fitted, record, settings, overwrite=overwrite, threat=threat, data=data, device=device)
 
 

@@ -16,7 +16,7 @@ from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import load_model
 from kdcompress.progress import Epoch, Listener
 from kdcompress.settings import DistillSettings, LossSettings, TeacherCheckSettings, TrainSettings
-from kdcompress.training import lessons, network, recipes, runs, teacher_check
+from kdcompress.training import batches, lessons, network, recipes, runs, teacher_check
 from kdcompress.training.run_record import RunRecord
 
 Distilling = Callable[..., DistillSettings]
@@ -127,13 +127,13 @@ def test_augmentation_is_as_asked(
     training: Training, folder: Path, tmp_path: Path, augment: str, changed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[bool, int]] = []
-    original = network.augment
+    original = batches.augment
 
     def spied(x: Tensor, **how: Any) -> Tensor:
         asked.append((how["flips"], how["crop_padding"]))
         return original(x, **how)
 
-    monkeypatch.setattr(network, "augment", spied)
+    monkeypatch.setattr(batches, "augment", spied)
     runs.train(training(augment=augment), tmp_path / "out")
     flips = augment in ("crop-flip", "auto")  # colour images are flipped by auto
     assert set(asked) == {(flips, 1 if changed else 0)}
