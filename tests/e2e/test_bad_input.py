@@ -78,6 +78,24 @@ def test_missing_starting_weights(distil: Callable[..., Any], place: Path) -> No
     refused(distil(student_weights="nowhere.pt"), place, "nowhere.pt", "expected a model file", "check")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"iga_mode": "fast"}, "--iga-mode: input should be 'auto', 'exact', 'compiled' or 'finite-difference'"),
+        ({"align": "gradients"}, "--align: input should be 'ce' or 'jacobian'"),
+        ({"iga_norm": "l3"}, "--iga-norm: input should be 'l2' or 'l1'"),
+        ({"iga_micro_batch": 1}, "--iga-micro-batch: input should be greater than or equal to 2, got 1"),
+        ({"iga_mode": "finite-difference", "iga_norm": "l1"}, "finite-difference is for --iga-norm l2, got l1"),
+        ({"cache_views": 0}, "--cache-views: input should be greater than or equal to 1, got 0"),
+    ],
+    ids=str,
+)
+def test_options_of_the_gradient_term(
+    distil: Callable[..., Any], place: Path, options: dict[str, object], said: str
+) -> None:
+    refused(distil(**options), place, said)
+
+
 def test_a_web_page_named_pt(distil: Callable[..., Any], place: Path, tmp_path: Path) -> None:
     path = tmp_path / "teacher.pt"
     path.write_text("<!DOCTYPE html>\n<html><body>Sign in</body></html>\n")

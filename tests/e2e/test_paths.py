@@ -314,3 +314,16 @@ def test_variants_of_the_gradient_term_train(
     assert ran.code == 0, ran.stderr
     epochs = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert all(epoch["terms"]["iga"] > 0 for epoch in epochs)
+
+
+def test_a_second_student_reads_what_the_teacher_said_to_the_first(
+    run: Any, teacher: list[str], small: list[str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    command = ["distill", *teacher, *small, "--data", pictures, "--cache-teacher", "--cache-views", 2]
+    first = run(*command, "--out", tmp_path / "first")
+    assert first.code == 0, first.stderr
+    assert f"2 of 2 views of 80 images are made, 1 MB in {tmp_path}/caches/kdcompress/" in first.stderr
+    second = run(*command, "--student-arg", "drop_rate=0.1", "--seed", 1, "--out", tmp_path / "second")
+    assert second.code == 0, second.stderr
+    assert "2 views of 80 images found" in second.stderr
