@@ -1,4 +1,15 @@
-"""One batch forwards and backwards, in as many parts as memory asks for."""
+"""One batch forwards and backwards, in as many parts as memory asks for.
+
+Parts, not recomputed activations: checkpointing survives the double backward (cosine 1.0000000), but spares nothing,
+since the graph of the input gradient keeps what was recomputed, and it moves BatchNorm's statistics twice. Megabytes
+held after forward and after input gradient, batch 8 of 3x64x64 (`tests/benchmark/recomputation.py`, CPU, torch 2.15):
+
+| network         | plain       | checkpointed |
+|-----------------|-------------|--------------|
+| ResNet-18       | 59.3   71.8 | 8.1   73.7   |
+| MobileNetV2 050 | 30.9   49.9 | 4.0   49.9   |
+| ConvNeXt atto   | 34.1   54.3 | 4.6   52.8   |
+"""
 
 import math
 

@@ -9,6 +9,7 @@ import pytest
 METHODS = {
     "KD": lambda r: r + 3,
     "KDIGA exact": lambda r: 2 * r + 6,
+    "KDIGA exact, cached teacher": lambda r: 6,
     "KDIGA finite-difference": lambda r: 2 * r + 10,
     "PGD-10 distillation": lambda r: r + 23,
     "published style": lambda r: 3 * r + 9,
