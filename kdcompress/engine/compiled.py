@@ -1,39 +1,109 @@
-"""The gradient term by the compiler: `torch.func.grad` inside `torch.compile`.
+"""The gradient term by the compiler: the exact step, both of its backwards included, traced once and compiled.
 
-The input gradient becomes part of the compiled forward, so one ordinary backward remains; `torch.compile` refuses a
-double backward through `autograd.grad`.
+`torch.compile` refuses a double backward through `autograd.grad`. What it takes, `torch.func.grad`, knows nothing of
+the second derivatives in `kdcompress.maths.second_order`: inside it such functions are silently differentiated wrongly
+(cosine .86), and PyTorch's own make the compiled step slower than the eager one. So AOTAutograd traces the exact step.
+
+The table is in `kdcompress.maths.second_order`.
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kdcompress.engine.exact import Alignment
-from kdcompress.maths.gradients import double_backward
-from kdcompress.maths.losses import aligned_objective, gradient_distance
-from kdcompress.maths.norms import full_precision
+from kdcompress.engine.exact import Alignment, exact
+from kdcompress.maths.gradients import logits_and_input_gradient
+from kdcompress.maths.losses import gradient_distance
 
-Tensors = dict[str, Tensor]
+Step = Callable[..., tuple[Tensor, ...]]
 
 
 def compiled(student: nn.Module, p: float) -> Alignment:
-    """Exact, for `student` alone; compiled by the first call, which takes minutes."""
+    """Exact, for `student` alone; compiled by the first call, which takes minutes, for batches of that shape.
 
-    def loss(x: Tensor, parameters: Tensors, buffers: Tensors, target: Tensor) -> tuple[Tensor, tuple[Tensor, Tensors]]:
-        # Cloned, since what BatchNorm writes must not be seen from outside the transformed function.
-        moved = {name: buffer.clone() for name, buffer in buffers.items()}
-        f = functional_call(student, (parameters, moved), (x,))
-        return aligned_objective(f, target).sum(), (f, moved)
+    Batches of another shape, such as the last part of a batch in parts, go the exact way.
+    """
+    names, buffers = [name for name, _ in student.named_parameters()], [name for name, _ in student.named_buffers()]
+    otherwise = exact(p)
+    known: list[tuple[object, ...]] = []
 
-    gradient = torch.compile(torch.func.grad(loss, has_aux=True))
+    def traced(x: Tensor, target: Tensor, g_t: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        # Cloned, since what BatchNorm writes must not be seen from outside the traced function.
+        moved = [buffer.clone() for buffer in state[len(names) :]]
+        given = dict(zip([*names, *buffers], [*state[: len(names)], *moved], strict=True))
+        f, g_s = logits_and_input_gradient(_with(student, given), x, target, create_graph=True)
+        return f, gradient_distance(g_s, g_t, p), *(buffer.detach() for buffer in moved)
+
+    step = _compile(traced)
 
     def align(student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor) -> tuple[Tensor, Tensor]:
-        buffers = dict(student.named_buffers())
-        with double_backward():
-            g_s, (f, moved) = gradient(x, dict(student.named_parameters()), buffers, target)
+        shape = (x.shape, x.stride(), x.dtype, target.shape, g_t.stride(), torch.is_autocast_enabled(x.device.type))
+        if known and known[0] != shape:
+            return otherwise(student, x, target, g_t)
+        f, distance, *moved = step(x, target, g_t, *student.parameters(), *student.buffers())
+        known[:] = [shape]
         with torch.no_grad():
-            for name, buffer in buffers.items():
-                buffer.copy_(moved[name])
-        return f, gradient_distance(full_precision(g_s), g_t, p)
+            for buffer, value in zip(student.buffers(), moved, strict=True):
+                buffer.copy_(value)
+        return f, distance
 
     return align
+
+
+def _with(student: nn.Module, state: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+    def network(x: Tensor) -> Tensor:
+        logits: Tensor = functional_call(student, state, (x,))
+        return logits
+
+    return network
+
+
+def _compile(traced: Step) -> Step:
+    """`traced`, compiled when it is first called, for inputs of those shapes."""
+    made: list[Step] = []
+
+    def step(*inputs: Tensor) -> tuple[Tensor, ...]:
+        if made:
+            return made[0](*inputs)
+        try:
+            machine, outputs = _compiled_for(traced, inputs)
+        except torch.OutOfMemoryError:  # says nothing of the compiler
+            raise
+        except Exception as error:  # of any kind, from any of its depths
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        made.append(machine)
+        return outputs
+
+    return step
+
+
+def _compiled_for(traced: Step, inputs: Sequence[Tensor]) -> tuple[Step, tuple[Tensor, ...]]:
+    """By AOTAutograd and Inductor, neither of which has a public name yet: imported here, so that all else works."""
+    from torch._functorch.aot_autograd import aot_function
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+    from torch._guards import TracingContext, tracing
+    from torch._inductor import config
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    # Dropout draws what it would draw in eager mode, so that the two can be compared. The context is for the backward,
+    # which must learn of the layouts that the compiled forward chose.
+    with config.patch(fallback_random=True), tracing(TracingContext(FakeTensorMode())):
+        machine: Step = aot_function(
+            traced,
+            fw_compiler=inductor,
+            bw_compiler=inductor,
+            partition_fn=min_cut_rematerialization_partition,
+            decompositions=select_decomp_table(),
+        )
+        return machine, machine(*inputs)
+
+
+def inductor(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+    """Machine code for one graph."""
+    from torch._inductor.compile_fx import compile_fx_inner
+
+    return compile_fx_inner(gm, example_inputs)

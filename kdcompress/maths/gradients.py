@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
@@ -33,7 +33,7 @@ def input_gradient(logits: Tensor, inputs: Tensor, target: Tensor, *, create_gra
 
 
 def logits_and_input_gradient(
-    model: nn.Module, inputs: Tensor, target: Tensor, *, create_graph: bool
+    model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor, *, create_graph: bool
 ) -> tuple[Tensor, Tensor]:
     """One forward and one backward to the input: logits (B, K) and grad_x CE (B, C, H, W).
 

@@ -1,10 +1,10 @@
 """The choice on one batch: what is taken, what is refused, what is said; and that the student is left as it was."""
 
 import copy
-import functools
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import Tensor, nn
 
 from kdcompress.engine import choice, choose, exact
@@ -18,7 +18,7 @@ from tests.unit.engine.networks import Batch, OnceLayer, student
 @pytest.fixture
 def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traces and differentiates as the real one, and leaves out the minutes of code generation."""
-    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr("kdcompress.engine.compiled.inductor", lambda gm, example_inputs: make_boxed_func(gm.forward))
 
 
 def test_a_short_run_takes_the_exact_way_without_trying_the_compiler(
@@ -53,6 +53,27 @@ def test_compiled_steps_are_the_exact_ones_and_move_the_statistics_alike(batch: 
             optimizer.step()
     # Three float32 steps whose operations are ordered otherwise.
     torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_a_batch_of_another_shape_than_the_first_goes_the_exact_way(batch: Batch) -> None:
+    network = student(nn.SiLU)
+    align = compiled(network, 2)
+    align(network, *batch)
+    x, y, g_t = (part[:3] for part in batch)
+    statistics = [buffer.clone() for buffer in network.buffers()]
+    f, distance = align(network, x, y, g_t)
+    for buffer, before in zip(network.buffers(), statistics, strict=True):
+        buffer.copy_(before)
+    expected = exact(2)(network, x, y, g_t)
+    assert torch.equal(f, expected[0]) and torch.equal(distance, expected[1])
+
+
+def test_machine_code_draws_the_dropout_masks_of_the_exact_way_and_has_its_gradient(batch: Batch) -> None:
+    """The one test that waits for the real compiler: a cosine of 1 with dropout means the same masks."""
+    network = student(nn.SiLU, dropout=0.5)
+    _, chosen = choose("compiled", network, *batch, p=2, steps=10)
+    assert chosen.mode == "compiled" and chosen.cosine is not None and chosen.cosine > 0.999999
 
 
 @pytest.mark.parametrize("fault", ["wrong", "refused"])
