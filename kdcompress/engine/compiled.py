@@ -40,10 +40,11 @@ def compiled(student: nn.Module, p: float) -> Alignment:
     step = _compile(traced)
 
     def align(student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (x.shape, x.stride(), x.dtype, target.shape, g_t.stride(), torch.is_autocast_enabled(x.device.type))
+        shape = (x.shape, x.stride(), x.dtype, target.shape, g_t.dtype, torch.is_autocast_enabled(x.device.type))
         if known and known[0] != shape:
             return otherwise(student, x, target, g_t)
-        f, distance, *moved = step(x, target, g_t, *student.parameters(), *student.buffers())
+        g = g_t if g_t.stride() == x.stride() else torch.empty_like(x, dtype=g_t.dtype).copy_(g_t)
+        f, distance, *moved = step(x, target, g, *student.parameters(), *student.buffers())
         known[:] = [shape]
         with torch.no_grad():
             for buffer, value in zip(student.buffers(), moved, strict=True):

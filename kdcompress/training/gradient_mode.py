@@ -36,8 +36,9 @@ def chosen_alignment(
     earlier = _earlier_mode(out, settings, device)
     batch = min(run.batch_size, len(images))
     student.to(device).to(memory_format=LAYOUT).train()
-    count = min(batch, loss.iga_micro_batch or batch)
+    parts = math.ceil(batch / (loss.iga_micro_batch or batch))
     while True:
+        count = math.ceil(batch / parts)  # what training will see: compiled code is for batches of this size
         x, y = next(images.subset(range(count)).batches(count, device=device))
         x = x.contiguous(memory_format=LAYOUT)
         try:
@@ -50,25 +51,25 @@ def chosen_alignment(
                     v[0] if v else y,
                     g_t,
                     p=1 if loss.iga_norm == "l1" else 2,
-                    steps=run.epochs * (len(images) // batch) * math.ceil(batch / count),
+                    steps=run.epochs * (len(images) // batch) * parts,
                 )
             return align, replace(choice, line=f"{choice.line}, as in the run before") if earlier else choice
         except RuntimeError as error:
             if not out_of_memory(error) or count < 4:
                 raise
-        count //= 2  # training will find its own way to smaller parts
+        parts *= 2  # as training will do
 
 
 def _earlier_mode(out: Path, settings: DistillSettings, device: torch.device) -> Mode | None:
-    """What `auto` chose for the run that this one replaces, where student, batch, device and PyTorch are the same."""
+    """What `auto` chose for the run that this one replaces, where all that it depends on is the same."""
     try:
         earlier = RunRecord.model_validate_json((out / "student.json").read_bytes())
     except (OSError, ValueError):
         return None
     then, now = earlier.settings, settings.model_dump(mode="json")
     same = (
-        all(then.get(name) == now[name] for name in ("student", "student_args", "student_stride"))
-        and all(then["run"].get(name) == now["run"][name] for name in ("batch_size", "precision"))
+        all(then.get(name) == now[name] for name in ("student", "student_args", "student_stride", "data"))
+        and all(then["run"].get(name) == now["run"][name] for name in ("epochs", "batch_size", "precision"))
         and then["loss"] == now["loss"]
         and (earlier.cost.device, earlier.versions["torch"]) == (device_name(device), versions()["torch"])
     )
