@@ -117,10 +117,14 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--data")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="rows whose name contains this")
     options = parser.parse_args()
     base = {"digits": digits, "cifar10": cifar10}[options.on](options.teacher, options.data)
     print("setting | clean, each seed | mean | PGD-10, each seed | mean | seconds", flush=True)
     for row in STUDIES[options.study]:
+        named = " ".join(f"{name} {value}" for name, value in row.items()) or "default"
+        if options.only not in named:
+            continue
         records = []
         for seed in range(options.seeds):
             with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +132,6 @@ def main() -> None:
                 records.append(distill(settings, Path(folder) / "run"))
         clean = over_seeds([record.selected.clean_accuracy for record in records])
         robust = over_seeds([record.selected.robust_accuracy for record in records])
-        named = " ".join(f"{name} {value}" for name, value in row.items()) or "default"
         print(f"{named} | {clean} | {robust} | {min(record.cost.seconds for record in records):.0f}", flush=True)
 
 
