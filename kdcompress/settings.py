@@ -177,14 +177,22 @@ class CacheSettings(Settings):
     """Whether the teacher is asked once, of fixed views; see `kdcompress.training.teacher_cache`."""
 
     cache_teacher: bool = False
-    cache_views: Annotated[int, Field(ge=1)] = 8
+    cache_views: Annotated[int, Field(ge=1)] | None = None
     cache_dir: Path | None = None
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
         if self.cache_teacher and self.cache_dir is None:
             raise UsageError("--cache-teacher needs a --cache-dir")
+        for option, value in (("--cache-views", self.cache_views), ("--cache-dir", self.cache_dir)):
+            if value is not None and not self.cache_teacher:
+                raise UsageError(f"{option} is for --cache-teacher, which is not asked for; add it")
         return self
+
+    @property
+    def views(self) -> int:
+        """V: as asked, or 8, over which fixed views cost nothing that was seen (examples/benchmarks)."""
+        return self.cache_views or 8
 
 
 class PairSettings(Settings):

@@ -30,7 +30,7 @@ STUDENT = {
 }
 
 Row = dict[str, Any]
-"""Fields of `LossSettings`; `multiple` stands for an `iga_weight` of so many eps sqrt(D), `AUTO_IGA` unless told;
+"""Fields of `LossSettings`; `multiple` stands for an `iga_weight` of so many eps sqrt(D), `auto` unless told;
 `cache_views` for a teacher cache of so many."""
 
 STUDIES: dict[str, tuple[Row, ...]] = {

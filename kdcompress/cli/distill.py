@@ -115,8 +115,9 @@ def distill(
         ),
     ] = False,
     cache_views: Annotated[
-        int, typer.Option(help="Fixed views of each image (crop, flip, noise).", rich_help_panel=CACHE)
-    ] = default(CacheSettings, "cache_views"),
+        int | None,
+        typer.Option(help="Fixed views of each image (crop, flip, noise). Default: 8.", rich_help_panel=CACHE),
+    ] = None,
     cache_dir: Annotated[
         Path | None,
         typer.Option(help="Where they are kept. Default: ~/.cache/kdcompress.", rich_help_panel=CACHE),
@@ -155,7 +156,7 @@ def distill(
             cache=CacheSettings.of(
                 cache_teacher=cache_teacher,
                 cache_views=cache_views,
-                cache_dir=options.cache_folder() if cache_dir is None else cache_dir,
+                cache_dir=options.cache_folder() if cache_teacher and cache_dir is None else cache_dir,
             ),
             run=RunSettings.of(
                 epochs=epochs,

@@ -127,9 +127,17 @@ Report = Annotated[Path | None, typer.Option(help="Write the JSON report here.",
 
 
 def cache_folder() -> Path:
-    """Where caches belong on this machine: $XDG_CACHE_HOME/kdcompress, or ~/.cache/kdcompress."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "kdcompress"
+    """Where caches belong on this machine: $XDG_CACHE_HOME/kdcompress, or ~/.cache/kdcompress.
+
+    Raises:
+        UsageError: if the user has no home.
+    """
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "kdcompress"
+    try:
+        return Path.home() / ".cache" / "kdcompress"
+    except RuntimeError as error:
+        raise UsageError("--cache-teacher found no home folder to keep its views in; name a --cache-dir") from error
 
 
 def statistics(text: str | None, option: str) -> Statistics:

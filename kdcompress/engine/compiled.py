@@ -19,16 +19,18 @@ from kdcompress.maths.gradients import logits_and_input_gradient
 from kdcompress.maths.losses import gradient_distance
 
 Step = Callable[..., tuple[Tensor, ...]]
+SHAPES = 2
 
 
 def compiled(student: nn.Module, p: float) -> Alignment:
     """Exact, for `student` alone; compiled by the first call, which takes minutes, for batches of that shape.
 
-    Batches of another shape, such as the last part of a batch in parts, go the exact way.
+    Another shape, such as after a halving for want of memory, is compiled when it comes, up to `SHAPES`; what is beyond
+    that, or fails then, goes the exact way.
     """
     names, buffers = [name for name, _ in student.named_parameters()], [name for name, _ in student.named_buffers()]
     otherwise = exact(p)
-    known: list[tuple[object, ...]] = []
+    known: dict[tuple[object, ...], Step | None] = {}
 
     def traced(x: Tensor, target: Tensor, g_t: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         # Cloned, since what BatchNorm writes must not be seen from outside the traced function.
@@ -37,15 +39,25 @@ def compiled(student: nn.Module, p: float) -> Alignment:
         f, g_s = logits_and_input_gradient(_with(student, given), x, target, create_graph=True)
         return f, gradient_distance(g_s, g_t, p), *(buffer.detach() for buffer in moved)
 
-    step = _compile(traced)
-
     def align(student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor) -> tuple[Tensor, Tensor]:
         shape = (x.shape, x.stride(), x.dtype, target.shape, g_t.dtype, torch.is_autocast_enabled(x.device.type))
-        if known and known[0] != shape:
-            return otherwise(student, x, target, g_t)
         g = g_t if g_t.stride() == x.stride() else torch.empty_like(x, dtype=g_t.dtype).copy_(g_t)
-        f, distance, *moved = step(x, target, g, *student.parameters(), *student.buffers())
-        known[:] = [shape]
+        inputs = (x, target, g, *student.parameters(), *student.buffers())
+        if shape not in known and len(known) < SHAPES:
+            try:
+                known[shape], outputs = _compiled_for(traced, inputs)
+            except torch.OutOfMemoryError:  # says nothing of the compiler
+                raise
+            except Exception as error:  # of any kind, from any of its depths
+                if not known:
+                    raise RuntimeError(f"{type(error).__name__}: {error}") from error
+                known[shape] = None
+                return otherwise(student, x, target, g_t)
+        elif (step := known.get(shape)) is not None:
+            outputs = step(*inputs)
+        else:
+            return otherwise(student, x, target, g_t)
+        f, distance, *moved = outputs
         with torch.no_grad():
             for buffer, value in zip(student.buffers(), moved, strict=True):
                 buffer.copy_(value)
@@ -60,25 +72,6 @@ def _with(student: nn.Module, state: dict[str, Tensor]) -> Callable[[Tensor], Te
         return logits
 
     return network
-
-
-def _compile(traced: Step) -> Step:
-    """`traced`, compiled when it is first called, for inputs of those shapes."""
-    made: list[Step] = []
-
-    def step(*inputs: Tensor) -> tuple[Tensor, ...]:
-        if made:
-            return made[0](*inputs)
-        try:
-            machine, outputs = _compiled_for(traced, inputs)
-        except torch.OutOfMemoryError:  # says nothing of the compiler
-            raise
-        except Exception as error:  # of any kind, from any of its depths
-            raise RuntimeError(f"{type(error).__name__}: {error}") from error
-        made.append(machine)
-        return outputs
-
-    return step
 
 
 def _compiled_for(traced: Step, inputs: Sequence[Tensor]) -> tuple[Step, tuple[Tensor, ...]]:

@@ -44,7 +44,7 @@ class Backward:
         """The batch's mean of every term, unweighted, and of their weighted sum, `loss`; detached."""
         B = len(batch[0])
         while True:
-            parts = 1 if self.micro_batch is None else math.ceil(B / self.micro_batch)
+            parts = parts_of(B, self.micro_batch or B)
             if parts > 1 and not self.is_split:
                 self.listener.note(self._told(B, parts))
                 self.is_split = True
@@ -55,7 +55,7 @@ class Backward:
                     raise
             # Outside the handler, which holds the failed graph.
             self.listener.note("out of memory: the batch is taken again in smaller parts")
-            self.micro_batch, self.is_split = math.ceil(B / (2 * parts)), False
+            self.micro_batch, self.is_split = B // (2 * parts), False
             for weight in self.model.parameters():
                 weight.grad = None
 
@@ -76,6 +76,19 @@ class Backward:
         coupled = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules())
         effect = f"; BatchNorm takes its statistics over them, not over {batch_size}" if coupled else ""
         return f"a batch goes through in {parts} parts of at most {most} images{effect}"
+
+
+def parts_of(images: int, most: int) -> int:
+    """In how many parts of at most `most` images a batch goes; of equal size where up to twice as many make them so.
+
+    Compiled code is for one size, and a part of one image is too few for BatchNorm.
+
+    >>> parts_of(128, 128), parts_of(128, 22), parts_of(9, 4), parts_of(97, 50)
+    (1, 8, 3, 2)
+    """
+    least = math.ceil(images / most)
+    even = (parts for parts in range(least, 2 * least + 1) if images % parts == 0 and images // parts > 1)
+    return next(even, least)
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def write_mapped(path: Path, shapes: Mapping[str, tuple[str, Shape]], fill: Call
         `path` holds either the whole file or what it held before.
 
     Args:
-        shapes: name -> (F16 or F32, shape).
+        shapes: name -> (F16 or F32, shape); F16 last, so that every tensor is aligned.
 
     Raises:
         OSError: if it cannot be written.
@@ -48,10 +48,9 @@ def write_mapped(path: Path, shapes: Mapping[str, tuple[str, Shape]], fill: Call
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
     before = 8 + len(text)
-    number, made = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
-    temporary = Path(made)
+    temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(number, "wb") as stream:
+        with temporary.open("xb") as stream:  # with the mode that files have here: others may read a shared cache
             stream.write(len(text).to_bytes(8, "little") + text)
             _reserve(stream, before + end)
         arrays = {
@@ -67,13 +66,17 @@ def write_mapped(path: Path, shapes: Mapping[str, tuple[str, Shape]], fill: Call
 
 
 def read_mapped(path: Path, shapes: Mapping[str, tuple[str, Shape]]) -> dict[str, Tensor] | None:
-    """The tensors as maps of the file; None where there is no such file, or one with other tensors."""
+    """The tensors as maps of the file; None where there is no such file, or one with other tensors.
+
+    Raises:
+        OSError: if it is there and may not be read.
+    """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             if set(file.keys()) != set(shapes):
                 return None
             found = {name: file.get_tensor(name) for name in shapes}
-    except (OSError, SafetensorError):
+    except (FileNotFoundError, SafetensorError):
         return None
     fits = all(
         found[name].dtype == _DTYPES[kind] and found[name].shape == shape for name, (kind, shape) in shapes.items()

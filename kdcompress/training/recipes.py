@@ -26,7 +26,7 @@ AUTO_IGA = 2.0
 Chosen on held-out images, one setting varied at a time, three seeds: mean with its 95% t interval. The student is a
 timm ResNet-18 of 61k parameters, lr 1e-2. digits: 16x16, Linf .15, 45 epochs, 240 held-out images. CIFAR-10:
 ResNet-4B, Linf 2/255, 8 epochs of 9,000 images, 1,000 held out. CPU, 2026-11-23; `python
-examples/benchmarks/defaults.py digits` reruns it.
+examples/benchmarks/studies.py defaults digits` reruns it.
 
 | setting            | digits clean | digits PGD-10 | CIFAR-10 clean | CIFAR-10 PGD-10 |
 |--------------------|--------------|---------------|----------------|-----------------|
@@ -43,9 +43,10 @@ examples/benchmarks/defaults.py digits` reruns it.
 Most of the gain is there at 1, and from 1 to 4 it hardly moves, while clean accuracy slowly falls: any value between
 does. What decides is a harder case, digits at their own 8x8 (60 epochs, one seed, teacher trained at .15), clean /
 PGD-10: multiple 1 .988/.588, 2 .963/.704, 3 .938/.708, 4 .729/.487; 120 epochs, 4: .992/.738, without input noise
-.988/.592. There 1 leaves much behind and a short run at 4 collapses: 2 is the knee. The hard labels' cross-entropy
-works against the alignment on digits, in each of three seeds, and gains nothing elsewhere: ce is 0. The length of the
-ramp makes no difference that three seeds show; the noise made one at 8x8 alone, and costs nothing.
+.988/.592 (tried by hand, with no command to repeat it). There 1 leaves much behind and a short run at 4 collapses: 2 is
+the knee. The hard labels' cross-entropy works against the alignment on digits, in each of three seeds, and gains
+nothing elsewhere: ce is 0. The length of the ramp makes no difference that three seeds show; the noise made one at 8x8
+alone, and costs nothing.
 """
 
 

@@ -23,7 +23,7 @@ from kdcompress.training.network import train_network
 from kdcompress.training.recipes import adversarial_training, distillation, scaled_iga_weight
 from kdcompress.training.result import leave
 from kdcompress.training.run_record import GradientRecord, RunRecord, TeacherRecord
-from kdcompress.training.teacher_cache import cached_batches
+from kdcompress.training.teacher_cache import cached_batches, refuse_inside
 from kdcompress.training.teacher_check import accepted
 
 
@@ -37,21 +37,28 @@ def distill(
     """
     run, loss, threat = settings.run, settings.loss, settings.threat.threat
     refuse_used(out, overwrite=overwrite)
+    refuse_inside(settings.cache, out)
     device = resolve_device(run.device)
     teacher, data = teacher_and_data(settings.teacher, settings.data, run, listener)
     student, record = new_network(
         settings.student, settings.student_args, settings.student_stride, settings.student_weights, data, run, listener
     )
-    images = training_split(data)
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
-    check = accepted(f_t, settings, images, device, listener)
+    check = accepted(f_t, settings, training_split(data), device, listener)
 
-    D = math.prod(data.input_size)
-    iga_weight = scaled_iga_weight(threat, D, norm=loss.iga_norm) if loss.iga_weight == "auto" else loss.iga_weight
+    iga_weight = loss.iga_weight
+    if iga_weight == "auto":
+        D = math.prod(data.input_size)
+        iga_weight = scaled_iga_weight(threat, D, norm=loss.iga_norm)
     listener.note(_loss_in_words(loss, iga_weight))
+    batches = (
+        cached_batches(settings, teacher, data, kind_of(loss, iga_weight), device, listener)
+        if settings.cache.cache_teacher
+        else fresh_batches(data, run, device)
+    )
     align, choice, micro_batch = exact(2), None, None
     if iga_weight > 0:
-        align, choice = chosen_alignment(student, f_t, settings, images, len(data.classes), device, out)
+        align, choice = chosen_alignment(student, f_t, settings, data, device, out)
         micro_batch = loss.iga_micro_batch
         listener.note(choice.line)
     recipe = distillation(
@@ -62,11 +69,6 @@ def distill(
         generator=generator(run.seed, "noise"),
         align=align,
         classes=len(data.classes),
-    )
-    batches = (
-        cached_batches(settings, teacher, data, kind_of(loss, iga_weight), device, listener)
-        if settings.cache.cache_teacher
-        else fresh_batches(data, run, device)
     )
     fitted = train_network(student, recipe, data, batches, run, threat, device, listener, micro_batch)
 

@@ -3,8 +3,9 @@
 A flipped image's gradient is not the flipped gradient, so a lesson belongs to one view: crop, flip and noise included.
 Later epochs, and later students, then pay nothing for the teacher.
 
-The views depend on the images and their number alone, not on `--seed`: runs with several seeds share them. So the cache
-covers training split and hold-out, in the order of the images' names, whichever of them a seed holds out.
+The views depend on the images and their number alone, not on `--seed`: runs with several seeds share them (but for
+`--train-images`, where the seed chooses the images). So the cache covers training split and hold-out, in the order of
+the images' names, whichever of them a seed holds out.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from kdcompress.data import Data, Split, epoch_order
 from kdcompress.devices import LAYOUT
@@ -24,7 +25,7 @@ from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
 from kdcompress.models.teachers import LoadedModel
 from kdcompress.progress import Listener
-from kdcompress.settings import DistillSettings
+from kdcompress.settings import CacheSettings, DistillSettings
 from kdcompress.training.backward import Batch
 from kdcompress.training.batches import Batches, batch_size, crop_and_flip
 from kdcompress.training.ingredients import training_split
@@ -45,6 +46,16 @@ Shapes = dict[str, tuple[str, Shape]]
 View = dict[str, Tensor]
 
 
+def refuse_inside(cache: CacheSettings, out: Path) -> None:
+    """A run's folder holds the run alone, so that it can be replaced whole.
+
+    Raises:
+        UsageError: if the cache would lie in it.
+    """
+    if cache.cache_dir is not None and out.resolve() in (cache.cache_dir.resolve(), *cache.cache_dir.resolve().parents):
+        raise UsageError(f"--cache-dir {cache.cache_dir} must lie outside --out {out}; name another folder")
+
+
 def cached_batches(
     settings: DistillSettings, teacher: LoadedModel, data: Data, kind: Kind, device: torch.device, listener: Listener
 ) -> Batches:
@@ -53,58 +64,92 @@ def cached_batches(
     Inputs are kept in float16, and it is of those that the teacher is asked; logits and gradients in float32.
 
     Raises:
-        UsageError: if the disk cannot hold the views, before the teacher is asked; or if they cannot be written.
+        UsageError: if the disk cannot hold the views, before the teacher is asked; if they cannot be read or written.
     """
-    run, threat = settings.run, settings.threat.threat
     images, everything = training_split(data), _by_name(data)
-    assert settings.cache.cache_dir is not None  # DistillSettings sees to it
-    folder = settings.cache.cache_dir / _key(settings, teacher, data, everything, kind)
-    shapes = _shapes(everything, data, kind)
-    wanted = min(settings.cache.cache_views, run.epochs)
-    paths = [folder / f"view-{number:03d}.safetensors" for number in range(wanted)]
-    views = [read_mapped(path, shapes) for path in paths]
-    if views[0] is not None and not _agrees(teacher.model, views[0], device):
-        listener.note(f"teacher cache: the one in {folder} is of another function than this teacher: made again")
-        views = [None] * wanted
-    missing = [number for number, view in enumerate(views) if view is None]
-    sweep(folder, ABANDONED)
-    _tell(folder, len(missing) * file_size(shapes), wanted, len(missing), len(everything), listener)
-    for done, number in enumerate(missing):
-
-        def fill(arrays: Arrays, number: int = number, done: int = done) -> None:
-            draws = generator(0, f"view {number}")
-            for start in range(0, len(everything), CHUNK):
-                listener.count("teacher cache", done * len(everything) + start, len(missing) * len(everything))
-                at = range(start, min(start + CHUNK, len(everything)))
-                pixels, y = next(everything.subset(at).batches(CHUNK, device=device))
-                x = noisy(crop_and_flip(pixels, data, run, draws), settings.loss, threat, draws).half()
-                said = lesson(teacher.model, _as_trained(x), y, kind, draws, len(data.classes))
-                for name, part in zip(shapes, (x, *said), strict=True):
-                    arrays[name][at.start : at.stop] = part.cpu().numpy()
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_mapped(paths[number], shapes, fill)
-        except OSError as error:
-            told = error.strerror or error
-            raise UsageError(f"--cache-dir {settings.cache.cache_dir} cannot be written: {told}") from error
-        views[number] = read_mapped(paths[number], shapes)
-    found = [view for view in views if view is not None]
-    assert len(found) == wanted
+    try:
+        views = _views(settings, teacher, data, everything, kind, device, listener)
+    except OSError as error:
+        told = error.strerror or error
+        raise UsageError(
+            f"--cache-dir {settings.cache.cache_dir} cannot be used: {told}; name another folder"
+        ) from error
     row = {name: at for at, name in enumerate(everything.ids)}
     rows = torch.tensor([row[name] for name in images.ids])
-    order = generator(run.seed, "order")
+    order = generator(settings.run.seed, "order")
 
     def batches(epoch: int) -> Iterator[Batch]:
-        view = found[(epoch - 1) % wanted]
+        view = views[(epoch - 1) % len(views)]
         shuffled = epoch_order(len(images), order)
-        B = batch_size(data, run)
+        B = batch_size(data, settings.run)
         for at in shuffled[: len(images) // B * B].view(-1, B):
             kept = {name: tensor[rows[at]].to(device) for name, tensor in view.items()}
             x = _as_trained(kept.pop("inputs"))
             yield x, images.labels[at].to(device), *kept.values()
 
     return batches
+
+
+def _views(
+    settings: DistillSettings,
+    teacher: LoadedModel,
+    data: Data,
+    images: Split,
+    kind: Kind,
+    device: torch.device,
+    listener: Listener,
+) -> list[View]:
+    """Those that are found and still true, and the others made."""
+    assert settings.cache.cache_dir is not None  # CacheSettings sees to it
+    folder = settings.cache.cache_dir / _key(settings, teacher, data, images, kind)
+    shapes = _shapes(images, data, kind)
+    paths = [
+        folder / f"view-{number:03d}.safetensors" for number in range(min(settings.cache.views, settings.run.epochs))
+    ]
+    views = [read_mapped(path, shapes) for path in paths]
+    if not all(_agrees(teacher.model, view, device) for view in views if view is not None):
+        listener.note(f"teacher cache: what lies in {folder} is not of this teacher's function: made again")
+        for path in folder.glob("view-*.safetensors"):  # also those that this run does not need
+            path.unlink()
+        views = [None] * len(paths)
+    missing = [number for number, view in enumerate(views) if view is None]
+    sweep(folder, ABANDONED)
+    _tell(folder, len(missing) * file_size(shapes), len(paths), len(missing), len(images), listener)
+    for done, number in enumerate(missing):
+        draws = generator(0, f"view {number}")
+
+        def fill(arrays: Arrays, draws: Generator = draws, before: int = done * len(images)) -> None:
+            for start in range(0, len(images), CHUNK):
+                listener.count("teacher cache", before + start, len(missing) * len(images))
+                at = slice(start, min(start + CHUNK, len(images)))
+                made = _made(
+                    images.subset(range(at.start, at.stop)), settings, teacher.model, data, kind, device, draws
+                )
+                for name, part in zip(["inputs", *_said(kind)], made, strict=True):
+                    torch.from_numpy(arrays[name][at]).copy_(part)
+
+        folder.mkdir(parents=True, exist_ok=True)
+        write_mapped(paths[number], shapes, fill)
+        views[number] = read_mapped(paths[number], shapes)
+    found = [view for view in views if view is not None]
+    assert len(found) == len(paths)
+    return found
+
+
+def _made(
+    images: Split,
+    settings: DistillSettings,
+    teacher: nn.Module,
+    data: Data,
+    kind: Kind,
+    device: torch.device,
+    draws: Generator,
+) -> tuple[Tensor, ...]:
+    """One view of a few images: inputs, and the lesson about them."""
+    pixels, y = next(images.batches(len(images), device=device))
+    seen = crop_and_flip(pixels, data, settings.run, draws)
+    x = noisy(seen, settings.loss, settings.threat.threat, draws).half()
+    return x, *lesson(teacher, _as_trained(x), y, kind, draws, len(data.classes))
 
 
 def _as_trained(x: Tensor) -> Tensor:
@@ -139,15 +184,15 @@ def _key(settings: DistillSettings, teacher: LoadedModel, data: Data, images: Sp
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _said(kind: Kind) -> tuple[str, ...]:
+    """Names of the parts of a lesson."""
+    return {"logits": ("logits",), "ce": ("logits", "gradient"), "jacobian": ("logits", "gradient", "directions")}[kind]
+
+
 def _shapes(images: Split, data: Data, kind: Kind) -> Shapes:
-    """In the order of a batch: inputs, then the lesson."""
     N, K, size = len(images), len(data.classes), data.input_size
-    shapes: Shapes = {"inputs": ("F16", (N, *size)), "logits": ("F32", (N, K))}
-    if kind != "logits":
-        shapes["gradient"] = ("F32", (N, *size))
-    if kind == "jacobian":
-        shapes["directions"] = ("F32", (N, K))
-    return shapes
+    lessons: Shapes = {name: ("F32", (N, *size) if name == "gradient" else (N, K)) for name in _said(kind)}
+    return lessons | {"inputs": ("F16", (N, *size))}
 
 
 def _agrees(teacher: nn.Module, view: View, device: torch.device) -> bool:

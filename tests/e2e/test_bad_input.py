@@ -86,6 +86,8 @@ def test_missing_starting_weights(distil: Callable[..., Any], place: Path) -> No
         ({"iga_norm": "l3"}, "--iga-norm: input should be 'l2' or 'l1'"),
         ({"iga_micro_batch": 1}, "--iga-micro-batch: input should be greater than or equal to 2, got 1"),
         ({"iga_mode": "finite-difference", "iga_norm": "l1"}, "finite-difference is for --iga-norm l2, got l1"),
+        ({"cache_views": 4}, "--cache-views is for --cache-teacher, which is not asked for; add it"),
+        ({"cache_dir": "x"}, "--cache-dir is for --cache-teacher"),
         ({"cache_views": 0}, "--cache-views: input should be greater than or equal to 1, got 0"),
     ],
     ids=str,
@@ -320,3 +322,16 @@ def test_a_training_that_cannot_run(run: Any, pictures: Path, place: Path, chang
 def test_a_line_of_an_error_is_one_line_whatever_the_name_has_in_it(run: Any, student: Path) -> None:
     ran = run("evaluate", student / "student.safetensors", "--data", "first\nsecond\nerror: third", "--eps", "4/255")
     one_line(ran, "first second error: third")
+
+
+def test_a_cache_without_a_home_to_put_it(
+    run: Any, teacher: list[str], small: list[str], pictures: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    command = ["distill", *teacher, *small, "--data", pictures, "--out", place / "out"]
+    refused(run(*command, "--cache-teacher"), place, "found no home folder", "name a --cache-dir")
+    assert run(*command).code == 0  # who wants no cache needs no home

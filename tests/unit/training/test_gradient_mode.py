@@ -1,5 +1,6 @@
 """The way of the gradient term in a run: measured on batches as training has them, and taken over by a rerun."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ Distilling = Callable[..., DistillSettings]
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """(mode asked for, images of the batch, steps) of every choice; `auto` becomes `compiled`, which is exact here."""
     seen: list[tuple[str, int, int]] = []
+    measured = {"exact": 2.0, "compiled": 1.0}
 
     def chosen(mode: Any, student: Any, x: Any, target: Any, g_t: Any, *, p: float, steps: int) -> Any:
         seen.append((mode, len(x), steps))
-        return exact(p), Choice("compiled" if mode == "auto" else mode, "gradient term: so", {"exact": 1.0})
+        return exact(p), Choice("compiled" if mode == "auto" else mode, "gradient term: so", measured)
 
     monkeypatch.setattr(gradient_mode, "choose", chosen)
     return seen
@@ -36,6 +38,18 @@ def test_a_rerun_takes_over_what_was_chosen_and_says_so(
     runs.distill(distilling(seed=3), tmp_path / "out", overwrite=True, listener=Listener(note=notes.append))
     assert [mode for mode, *_ in asked] == ["auto", "compiled"]
     assert "gradient term: so, as in the run before" in notes
+
+
+def test_what_was_not_measured_is_not_taken_over(
+    distilling: Distilling, tmp_path: Path, asked: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.distill(distilling(LossSettings(iga_mode="exact")), tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "student.json").read_text())
+    record["settings"]["loss"]["iga_mode"] = "auto"
+    record["gradient"] |= {"mode": "exact", "milliseconds": {"exact": 1.0}}  # as after a compiler that failed
+    (tmp_path / "out" / "student.json").write_text(json.dumps(record))
+    runs.distill(distilling(), tmp_path / "out", overwrite=True)
+    assert [mode for mode, *_ in asked] == ["exact", "auto"]
 
 
 @pytest.mark.parametrize(
@@ -72,4 +86,4 @@ def test_where_memory_runs_out_a_smaller_part_is_tried(
 
     monkeypatch.setattr(gradient_mode, "choose", chosen)
     runs.distill(distilling(), tmp_path / "out")
-    assert sizes == [9, 5, 3]
+    assert sizes == [9, 3]  # 9 // 2 = 4 at most: three parts of equal size

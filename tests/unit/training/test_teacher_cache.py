@@ -1,5 +1,6 @@
 """Fixed views with the teacher's lessons: what they hold, when they are made again, and what stops them."""
 
+import dataclasses
 import os
 import shutil
 from collections import namedtuple
@@ -9,19 +10,24 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdcompress.engine import exact
 from kdcompress.errors import UsageError
 from kdcompress.maths.gradients import logits_and_input_gradient
+from kdcompress.maths.losses import cross_entropy, distillation_kl
 from kdcompress.maths.randomness import generator
+from kdcompress.models.checkpoints import save_model
+from kdcompress.models.normalised import NormalisedModel
+from kdcompress.models.teachers import load_model
 from kdcompress.progress import Listener
 from kdcompress.settings import CacheSettings, DistillSettings, LossSettings
 from kdcompress.training import mapped_file, runs, teacher_cache
 from kdcompress.training.batches import Batches
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_split
-from kdcompress.training.lessons import kind_of
+from kdcompress.training.lessons import kind_of, lesson
 from kdcompress.training.recipes import distillation
 
 Distilling = Callable[..., DistillSettings]
@@ -66,10 +72,14 @@ def test_losses_are_those_of_a_teacher_asked_now_about_the_same_views(settings: 
         f, g = logits_and_input_gradient(teacher.model, x, v[0] if v else y, create_graph=False)
         torch.testing.assert_close(f_t, f)  # float32's rounding: the batches are others
         torch.testing.assert_close(g_t, g, rtol=1e-4, atol=1e-6)
+        known = recipe.terms(student, x, y, f_t, g_t, *v)
+        f_s, distance = exact(2)(student, x, v[0] if v else y, g)
+        expected = {"ce": cross_entropy(f_s, y), "kl": distillation_kl(f_s, f, 1.0), "iga": distance}
+        for name in ("ce", "kl", "iga"):
+            torch.testing.assert_close(known[name], expected[name], rtol=1e-4, atol=1e-6)
         if align == "ce":
-            known, asked = recipe.terms(student, x, y, f_t, g_t), recipe.terms(student, x, y)
-            for name in ("ce", "kl", "iga"):
-                torch.testing.assert_close(known[name], asked[name], rtol=1e-4, atol=1e-6)
+            asked = recipe.terms(student, x, y)
+            torch.testing.assert_close(asked["iga"], known["iga"], rtol=1e-4, atol=1e-6)
 
 
 def by_image(batches: Batches, epoch: int) -> dict[tuple[float, ...], Tensor]:
@@ -159,41 +169,138 @@ def test_a_damaged_view_is_made_again(settings: Distilling, harm: str) -> None:
     whole = path.read_bytes()
     path.write_bytes({"truncated": whole[:-50], "rubbish": b"x" * 300}.get(harm, b""))
     if harm == "other tensors":
-        from safetensors.torch import save_file
-
         save_file({"inputs": torch.zeros(3)}, path)
     opened(settings())
     assert path.read_bytes() == whole
 
 
+class Louder(nn.Module):
+    """Another function of the same weights."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return 2 * logits
+
+
+@pytest.fixture
+def edited(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """As when the code of the teacher's factory is edited: the key stays what it was."""
+
+    def edit() -> None:
+        real = teacher_and_data
+
+        def changed(*args: Any) -> Any:
+            teacher, data = real(*args)
+            return dataclasses.replace(teacher, model=Louder(teacher.model)), data  # type: ignore[arg-type]
+
+        monkeypatch.setitem(globals(), "teacher_and_data", changed)
+
+    return edit
+
+
+def logits(settings: DistillSettings) -> list[Tensor]:
+    return [load_file(path)["logits"] for path in files(settings)]
+
+
 def test_views_of_another_function_under_the_same_weights_are_made_again(
-    settings: Distilling, monkeypatch: pytest.MonkeyPatch
+    settings: Distilling, edited: Callable[[], None]
 ) -> None:
-    """As when the code of a teacher's factory was edited."""
-    opened(settings())
-    before = files(settings())[0].read_bytes()
-
-    class Louder(nn.Module):
-        def __init__(self, network: nn.Module) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x: Tensor) -> Tensor:
-            logits: Tensor = self.network(x)
-            return 2 * logits
-
-    real = teacher_and_data
-
-    def edited(*args: Any) -> Any:
-        teacher, data = real(*args)
-        object.__setattr__(teacher, "model", Louder(teacher.model))
-        return teacher, data
-
-    monkeypatch.setitem(globals(), "teacher_and_data", edited)
+    opened(settings(views=3))
+    before = logits(settings())
+    edited()
     notes: list[str] = []
-    opened(settings(), notes=notes)
-    assert "of another function than this teacher: made again" in notes[0]
-    assert files(settings())[0].read_bytes() != before
+    opened(settings(views=2), notes=notes)
+    assert "not of this teacher's function: made again" in notes[0]
+    opened(settings(views=3))  # the third, which the run before did not need, is not the old one
+    for old, new in zip(before, logits(settings()), strict=True):
+        torch.testing.assert_close(new, 2 * old)
+
+
+def test_a_remaking_that_was_interrupted_leaves_no_old_view_behind(
+    settings: Distilling, edited: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(settings())
+    before = logits(settings())
+    edited()
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher_cache, "lesson", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opened(settings())
+    opened(settings())
+    for old, new in zip(before, logits(settings()), strict=True):
+        torch.testing.assert_close(new, 2 * old)
+
+
+def interrupted(*_: object) -> Any:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("part", ["pixel", "label", "teacher", "normalisation"])
+def test_other_images_labels_or_teachers_have_other_views(
+    settings: Distilling, part: str, tmp_path: Path, folder: Path, teacher_file: Path
+) -> None:
+    opened(settings())
+    chosen = settings()
+    if part in ("pixel", "label"):
+        copied = shutil.copytree(folder, tmp_path / folder.name)
+        first = copied / "train" / "0" / "0.png"
+        if part == "pixel":
+            image = Image.open(first)
+            image.putpixel((3, 3), (1, 2, 3))
+            image.save(first)
+        else:
+            first.rename(copied / "train" / "1" / "0a.png")
+        chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"data": str(copied)})})
+    else:
+        loaded = load_model(teacher_file)
+        model, record = loaded.model, loaded.record
+        if part == "teacher":
+            next(model.network.parameters()).data.flatten()[0] += 1e-3
+        else:
+            record = record.model_copy(update={"mean": (0.31, 0.3, 0.3)})
+            model = NormalisedModel(model.network, record.mean, record.std)
+        save_model(tmp_path / "other.safetensors", model, record)
+        path = tmp_path / "other.safetensors"
+        chosen = chosen.model_copy(update={"teacher": chosen.teacher.model_copy(update={"path": path})})
+    opened(chosen)
+    assert len({path.parent for path in files(chosen)}) == 2
+
+
+def test_a_teacher_in_half_precision_is_kept_in_float32(settings: Distilling, monkeypatch: pytest.MonkeyPatch) -> None:
+    def halved(*args: Any) -> tuple[Tensor, ...]:
+        return tuple(part.bfloat16() for part in lesson(*args))
+
+    monkeypatch.setattr(teacher_cache, "lesson", halved)
+    (x, _, f_t, *_), *_ = opened(settings())(1)
+    assert f_t.dtype == x.dtype == torch.float32
+
+
+def test_a_cache_inside_the_runs_folder_is_refused(settings: Distilling, tmp_path: Path) -> None:
+    chosen = settings()
+    with pytest.raises(UsageError, match=r"--cache-dir .* must lie outside --out"):
+        runs.distill(chosen, tmp_path)
+    with pytest.raises(UsageError, match=r"--cache-dir .* must lie outside --out"):
+        runs.distill(chosen, tmp_path / "cache")
+
+
+def test_views_can_be_read_by_whoever_may_read_the_folder(settings: Distilling) -> None:
+    opened(settings())
+    mask = os.umask(0)
+    os.umask(mask)
+    assert files(settings())[0].stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_view_that_may_not_be_read_is_told(settings: Distilling, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(teacher_cache, "read_mapped", refused)  # root may read everything
+    with pytest.raises(UsageError, match=r"--cache-dir .* cannot be used: Permission denied"):
+        opened(settings())
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_teacher_is_asked(
@@ -211,7 +318,7 @@ def test_a_folder_that_cannot_be_written_is_told(settings: Distilling) -> None:
     chosen = settings()
     assert chosen.cache.cache_dir is not None
     chosen.cache.cache_dir.write_text("a file")
-    with pytest.raises(UsageError, match=r"--cache-dir .* cannot be written"):
+    with pytest.raises(UsageError, match=r"--cache-dir .* cannot be used"):
         opened(chosen)
 
 
@@ -219,7 +326,7 @@ def test_an_interrupted_view_leaves_nothing_and_what_a_killed_one_left_goes_afte
     settings: Distilling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(teacher_cache, "lesson", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(teacher_cache, "lesson", interrupted)
         with pytest.raises(KeyboardInterrupt):
             opened(settings())
     chosen = settings()
