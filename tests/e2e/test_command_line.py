@@ -269,6 +269,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         *("--train-images", 99, "--norm", "L2", "--eps", 0.5, "--ce-weight", 0.1, "--kl-weight", 0.2),
         *("--iga-weight", 0.3, "--iga-ramp", 0.4, "--temperature", 5, "--input-noise", "none", "--epochs", 6),
         *("--align", "jacobian", "--iga-norm", "l1", "--iga-mode", "compiled", "--iga-micro-batch", 3),
+        *("--cache-teacher", "--cache-views", 3, "--cache-dir", "kept"),
         *("--batch-size", 7, "--lr", 0.8, "--weight-decay", 0.9, "--ema", 0.11, "--augment", "crop"),
         *("--precision", "bf16", "--seed", 12, "--device", "cpu", "--out", tmp_path / "o", "--overwrite"),
     )
@@ -278,6 +279,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
     found = asked.model_dump(mode="json")
     assert found.pop("check")["insist"] is True
     assert found == {
+        "cache": {"cache_teacher": True, "cache_views": 3, "cache_dir": "kept"},
         "teacher": {"path": "t.pt", "arch": "f.py:g", "args": {"a": "b"}, "mean": [0.5], "std": [0.25]},
         "student": "vit",
         "student_args": {"layers": [1, 2], "b": "x"},
