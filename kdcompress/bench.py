@@ -126,7 +126,7 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
         "KDIGA exact, cached teacher": (lambda _: distil(exact(2), 1.0, asked_once), 6),
         "KDIGA finite-difference": (lambda _: distil(finite_difference(), 1.0), 2 * r + 10),
         "PGD-10 distillation": (lambda _: pgd_10, r + 23),
-        "published style": (lambda _: lambda student: _published(student, f_t, x, y), 3 * r + 9),
+        "published style": (lambda network: _published(network, f_t, x, y), 3 * r + 9),
     }
     if settings.compiled:
         ways["KDIGA compiled"] = (lambda network: distil(compiled(network, 2), 1.0), 2 * r + 6)
@@ -164,17 +164,27 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
     )
 
 
-def _published(student: nn.Module, teacher: nn.Module, x: Tensor, y: Tensor) -> Terms:
-    """As published code has it: separate forwards for logits and for gradients, by PyTorch's own derivatives."""
-    with torch.no_grad():
-        f_t = teacher(x)
-    x_t, x_s = (x.clone().requires_grad_() for _ in range(2))
-    g_t = input_gradient(teacher(x_t), x_t, y, create_graph=False)
-    f_s = student(x)
-    with double_backward():
-        again = student(x_s)
-    g_s = input_gradient(again, x_s, y, create_graph=True)
-    return {"kl": distillation_kl(f_s, f_t, 1.0), "iga": gradient_distance(g_s, g_t)}
+def _published(student: nn.Module, teacher: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """As published code has it: separate forwards for logits and for gradients, by PyTorch's own derivatives.
+
+    In the contiguous layout, which is what such code runs in, and in which those derivatives cost half as much.
+    """
+    student.to(memory_format=torch.contiguous_format)
+    teacher = copy.deepcopy(teacher).to(memory_format=torch.contiguous_format)
+    x = x.contiguous()
+
+    def step(student: nn.Module) -> Terms:
+        with torch.no_grad():
+            f_t = teacher(x)
+        x_t, x_s = (x.clone().requires_grad_() for _ in range(2))
+        g_t = input_gradient(teacher(x_t), x_t, y, create_graph=False)
+        f_s = student(x)
+        with double_backward():
+            again = student(x_s)
+        g_s = input_gradient(again, x_s, y, create_graph=True)
+        return {"kl": distillation_kl(f_s, f_t, 1.0), "iga": gradient_distance(g_s, g_t)}
+
+    return step
 
 
 def _timed(
