@@ -2,8 +2,9 @@
 
     PYTHONPATH=. OMP_NUM_THREADS=1 python tests/benchmark/second_order.py [--compiled] [--device cuda] [--only resnet]
 
-Medians of steps taken in turns, without the teacher. Columns: student, batch size; the three over a CE step, all in the
-channels-last layout; then that layout's time over the contiguous one's, for CE and for ours. By FLOPs the least is 2.
+Medians of steps taken in turns, without the teacher. Columns: student, batch size; own over a CE step, both in the
+contiguous layout; own, ours and compiled over a CE step, all in the channels-last layout; that layout's time over the
+contiguous one's, for CE and for ours. By FLOPs the least is 2.
 Compiling takes a minute or two for each student.
 """
 
@@ -71,6 +72,7 @@ def steps(
     other = network(name, args, device).to(memory_format=torch.channels_last).train()
     ways = {
         "ce, contiguous": ce(plain, x),
+        "own, contiguous": both(plain, x, g_t, False),
         "ours, contiguous": both(plain, x, g_t, True),
         "ce": ce(other, last(x)),
         "own": both(other, last(x), last(g_t), False),
@@ -102,13 +104,14 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
-    print(f"{'student':32} batch   own  ours  compiled  layout: CE  ours")
+    print(f"{'student':32} batch  contiguous: own  last: own  ours  compiled  layout: CE  ours")
     for name, args, batch in STUDENTS:
         if options.only not in name:
             continue
         s = medians(steps(name, args, batch, options.device, options.compiled), options.repeats, options.device)
         print(
-            f"{name + (' small' if args is SMALL else ''):32} {batch:5} {s['own'] / s['ce']:5.2f} "
+            f"{name + (' small' if args is SMALL else ''):32} {batch:5} "
+            f"{s['own, contiguous'] / s['ce, contiguous']:16.2f} {s['own'] / s['ce']:10.2f} "
             f"{s['ours'] / s['ce']:5.2f} {s.get('compiled', math.nan) / s['ce']:9.2f} "
             f"{s['ce'] / s['ce, contiguous']:11.2f} {s['ours'] / s['ours, contiguous']:5.2f}",
             flush=True,
