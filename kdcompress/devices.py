@@ -6,18 +6,19 @@ from kdcompress.errors import UsageError
 
 LAYOUT = torch.channels_last
 """Of images and weights in memory. Time of a step in it over the same step in the contiguous layout (3x32x32, one
-thread of a shared two-core Xeon, torch 2.15, 2026-11-23, medians of 7 side by side):
+thread of a shared two-core Xeon, torch 2.15, 2026-11-23, medians of 5 side by side, `tests/benchmark/second_order.py`):
 
-| student               | KD   | KDIGA |
-|-----------------------|------|-------|
-| ResNet-18             | 1.03 | 0.91  |
-| ResNet-26             | 0.93 | 0.88  |
-| MobileNetV2 050       | 0.74 | 0.75  |
-| MobileNetV3 small 050 | 0.72 | 0.69  |
-| EfficientNet-B0       | 0.77 | 0.80  |
-| RegNetX 002           | 0.80 | 0.79  |
-| ConvNeXt atto         | 1.02 | 1.08  |
-| ViT tiny, 4 blocks    | 0.92 | 0.99  |
+| student                                | CE   | CE and gradient distance |
+|----------------------------------------|------|--------------------------|
+| ResNet-18 of one block, 16 to 128 wide | 0.71 | 0.79                     |
+| ResNet-18                              | 1.00 | 1.01                     |
+| ResNet-26                              | 0.91 | 0.88                     |
+| RegNetX 002                            | 0.81 | 0.76                     |
+| MobileNetV2 050                        | 0.73 | 0.82                     |
+| MobileNetV3 small 050                  | 0.60 | 0.76                     |
+| EfficientNet-B0                        | 0.70 | 0.85                     |
+| ConvNeXt atto                          | 1.01 | 0.95                     |
+| ViT tiny, 4 blocks                     | 0.97 | 1.01                     |
 """
 
 
