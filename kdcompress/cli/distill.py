@@ -120,7 +120,7 @@ def distill(
     ] = None,
     cache_dir: Annotated[
         Path | None,
-        typer.Option(help="Where they are kept. Default: ~/.cache/kdcompress.", rich_help_panel=CACHE),
+        typer.Option(help="Where they are kept. Default: ~/.cache/kdcompress/views.", rich_help_panel=CACHE),
     ] = None,
     overwrite: options.Overwrite = False,
     format: options.FormatOption = Format.table,

@@ -127,15 +127,15 @@ Report = Annotated[Path | None, typer.Option(help="Write the JSON report here.",
 
 
 def cache_folder() -> Path:
-    """Where caches belong on this machine: $XDG_CACHE_HOME/kdcompress, or ~/.cache/kdcompress.
+    """Where views belong on this machine: in $XDG_CACHE_HOME, or ~/.cache, kdcompress/views.
 
     Raises:
         UsageError: if the user has no home.
     """
     if caches := os.environ.get("XDG_CACHE_HOME"):
-        return Path(caches) / "kdcompress"
+        return Path(caches) / "kdcompress" / "views"
     try:
-        return Path.home() / ".cache" / "kdcompress"
+        return Path.home() / ".cache" / "kdcompress" / "views"
     except RuntimeError as error:
         raise UsageError("--cache-teacher found no home folder to keep its views in; name a --cache-dir") from error
 
