@@ -6,8 +6,8 @@ dozen passes. Here the gradient to the input is an operation of its own, with it
 
 Time of a student's step (CE and gradient distance, 3x32x32) in units of its CE step in the same layout; by FLOPs 2 is
 the least. PyTorch's own run better in the contiguous layout, these in channels last. By
-`tests/benchmark/second_order.py [--compiled]`, medians of 5 (compiled: 7) side by side; two-core shared Xeon, one thread, torch 2.15, 2026-11-23; a
-GPU's rows are open:
+`tests/benchmark/second_order.py [--compiled]`, medians of 5 (compiled: 7) side by side; two-core shared Xeon, one
+thread, torch 2.15, 2026-11-23; a GPU's rows are open:
 
 | student                                | batch | PyTorch's own | own, channels last | these | compiled |
 |----------------------------------------|-------|---------------|--------------------|-------|----------|
