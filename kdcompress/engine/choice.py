@@ -4,7 +4,7 @@ import re
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -51,7 +51,15 @@ class _Seen:
 
 
 def choose(
-    asked: Mode | Literal["auto"], student: nn.Module, x: Tensor, target: Tensor, g_t: Tensor, *, p: float, steps: int
+    asked: Mode | Literal["auto"],
+    student: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    g_t: Tensor,
+    *,
+    p: float,
+    steps: int,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[Alignment, Choice]:
     """The alignment that was asked for, or with `auto` the fastest exact one for this student, device and run.
 
@@ -59,6 +67,7 @@ def choose(
         x, target, g_t: one training batch with the teacher's gradient.
         p: of the norm.
         steps: how many the run will take.
+        note: told what takes long.
 
     Raises:
         UsageError: if the mode asked for does not work for this student, or `auto` finds none that is exact.
@@ -74,6 +83,7 @@ def choose(
     if asked == "exact" or (asked == "auto" and run < WORTH_COMPILING):
         why = "" if asked == "exact" else f"; {run / 60:.1f} min in all, too few for the compiler to pay"
         return ours, Choice("exact", f"gradient term: exact, {times['exact']:.0f} ms a step{why}", times)
+    note("compiling the gradient term, which takes minutes")
     theirs = compiled(student, p)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own, about its inner affairs

@@ -7,7 +7,9 @@ the second derivatives in `kdcompress.maths.second_order`: inside it such functi
 The table is in `kdcompress.maths.second_order`.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -85,7 +87,7 @@ def _compiled_for(traced: Step, inputs: Sequence[Tensor]) -> tuple[Step, tuple[T
 
     # Dropout draws what it would draw in eager mode, so that the two can be compared. The context is for the backward,
     # which must learn of the layouts that the compiled forward chose.
-    with config.patch(fallback_random=True), tracing(TracingContext(FakeTensorMode())):
+    with config.patch(fallback_random=True), tracing(TracingContext(FakeTensorMode())), _quiet():
         machine: Step = aot_function(
             traced,
             fw_compiler=inductor,
@@ -94,6 +96,17 @@ def _compiled_for(traced: Step, inputs: Sequence[Tensor]) -> tuple[Step, tuple[T
             decompositions=select_decomp_table(),
         )
         return machine, machine(*inputs)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's remark, on machines with a CUDA toolkit, that there is no GPU."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def inductor(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:

@@ -11,6 +11,7 @@ from kdcompress.data import Data
 from kdcompress.devices import LAYOUT, device_name
 from kdcompress.engine import Alignment, Choice, Mode, choose
 from kdcompress.maths.randomness import generator
+from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings
 from kdcompress.training.backward import out_of_memory, parts_of
 from kdcompress.training.batches import crop_and_flip
@@ -27,6 +28,7 @@ def chosen_alignment(
     data: Data,
     device: torch.device,
     out: Path,
+    listener: Listener,
 ) -> tuple[Alignment, Choice]:
     """The alignment, and what was seen of it on one batch like those of training. Where memory runs out, on less.
 
@@ -56,6 +58,7 @@ def chosen_alignment(
                     g_t,
                     p=1 if loss.iga_norm == "l1" else 2,
                     steps=run.epochs * (len(images) // batch) * parts,
+                    note=listener.note,
                 )
             kept = earlier == choice.mode
             return align, replace(choice, line=f"{choice.line}, as in the run before") if kept else choice

@@ -58,7 +58,7 @@ def distill(
     )
     align, choice, micro_batch = exact(2), None, None
     if iga_weight > 0:
-        align, choice = chosen_alignment(student, f_t, settings, data, device, out)
+        align, choice = chosen_alignment(student, f_t, settings, data, device, out, listener)
         micro_batch = loss.iga_micro_batch
         listener.note(choice.line)
     recipe = distillation(

@@ -22,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     seen: list[tuple[str, int, int]] = []
     measured = {"exact": 2.0, "compiled": 1.0}
 
-    def chosen(mode: Any, student: Any, x: Any, target: Any, g_t: Any, *, p: float, steps: int) -> Any:
+    def chosen(mode: Any, student: Any, x: Any, target: Any, g_t: Any, *, p: float, steps: int, note: Any) -> Any:
         seen.append((mode, len(x), steps))
         return exact(p), Choice("compiled" if mode == "auto" else mode, "gradient term: so", measured)
 
@@ -78,7 +78,7 @@ def test_where_memory_runs_out_a_smaller_part_is_tried(
 ) -> None:
     sizes: list[int] = []
 
-    def chosen(mode: Any, student: Any, x: Any, *rest: Any, p: float, steps: int) -> Any:
+    def chosen(mode: Any, student: Any, x: Any, *rest: Any, p: float, **more: Any) -> Any:
         sizes.append(len(x))
         if len(x) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
