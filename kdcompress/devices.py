@@ -50,3 +50,8 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an accelerator's memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)

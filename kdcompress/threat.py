@@ -6,8 +6,9 @@ from typing import Literal, get_args
 
 from kdcompress.errors import UsageError
 
-Norm = Literal["Linf", "L2"]
+Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
+_LARGEST: dict[Norm, float] = {"Linf": 1.0, "L2": 100.0, "L1": 10_000.0}
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class ThreatModel:
     """All x' in [0,1]^D with ||x' - x|| <= eps, in pixel units of [0,1].
 
     Raises:
-        UsageError: if the norm is unknown or eps is outside (0, 1] for Linf, (0, 100] for L2.
+        UsageError: if the norm is unknown or eps is outside (0, 1] for Linf, (0, 100] for L2, (0, 10000] for L1.
 
     >>> ThreatModel("Linf", 8 / 255)
     ThreatModel(norm='Linf', eps=0.03137254901960784)
@@ -27,9 +28,9 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise UsageError(f"--norm must be one of {', '.join(NORMS)}, got {self.norm}")
-        largest = 1.0 if self.norm == "Linf" else 100.0
+        largest = _LARGEST[self.norm]
         if not (math.isfinite(self.eps) and 0 < self.eps <= largest):
-            hint = f"; did you mean {self.eps:g}/255?" if 1 < self.eps <= 255 else ""
+            hint = f"; did you mean {self.eps:g}/255?" if self.norm == "Linf" and 1 < self.eps <= 255 else ""
             raise UsageError(f"--eps must be in (0, {largest:g}], got {self.eps:g}: inputs are in [0, 1]{hint}")
 
     def __str__(self) -> str:
@@ -51,7 +52,7 @@ def parse_eps(text: str) -> float:
     try:
         return float(numerator) / float(denominator) if slash else float(numerator)
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"--eps must be a number or a fraction such as 8/255, got {text}") from None
+        raise UsageError(f"--eps must be a number or a fraction such as 8/255, got {text or 'nothing'}") from None
 
 
 def render_eps(eps: float) -> str:

@@ -8,6 +8,7 @@ from typing import IO
 from PIL import Image
 
 from kdcompress.errors import DataError
+from kdcompress.files import legible
 
 # Formats that PIL reads on every platform without plug-ins, and that other tools' image folders accept.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -58,7 +59,7 @@ class Items:
 
 
 def agreed_classes(spec: str, splits: dict[str, Items]) -> tuple[str, ...]:
-    """The class names on which all `splits` agree; numbers where the source has no names.
+    """The class names on which all `splits` agree, as text that can be recorded; numbers where the source has none.
 
     Raises:
         DataError: if there are fewer than two, if two splits differ, or if a label has no class.
@@ -84,7 +85,7 @@ def agreed_classes(spec: str, splits: dict[str, Items]) -> tuple[str, ...]:
             )
     if len(classes) < 2:
         raise DataError(f"--data {spec}: at least 2 classes are needed, found {listed('only', set(classes)) or 'none'}")
-    return classes
+    return tuple(map(legible, classes))
 
 
 def listed(title: str, names: set[str], most: int = 5) -> str:

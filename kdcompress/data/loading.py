@@ -152,10 +152,17 @@ def _found(
     """The splits that are there, and notes."""
     if is_scheme(spec):
         return scheme_splits(spec, data_dir, sorted(splits), MEMORY_LIMIT)
-    path = Path(spec).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(spec).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long; a home that nobody has
+        raise DataError(
+            f"--data must be an image folder, a tar file, digits or a timm scheme such as torch/cifar10; {spec} cannot "
+            f"be read ({getattr(error, 'strerror', None) or error})"
+        ) from error
+    if is_folder:
         return tree_splits(folder_tree(path))
-    if path.is_file():
+    if is_file:
         told = None if on_progress is None else partial(on_progress, "read archive")
         tree, skipped = tar_tree(path, MEMORY_LIMIT, told)
         found, notes = tree_splits(tree)

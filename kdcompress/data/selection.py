@@ -17,7 +17,12 @@ def seeded_order(ids: Sequence[str], seed: int, purpose: str) -> list[int]:
     >>> [["c", "a", "b"][i] for i in seeded_order(["c", "a", "b"], 0, "docs")]
     ['b', 'a', 'c']
     """
-    return sorted(range(len(ids)), key=lambda i: (sha256(f"{purpose}:{seed}:{ids[i]}".encode()).digest(), ids[i]))
+
+    def rank(i: int) -> tuple[bytes, str]:
+        # A file may have a name that is no UTF-8, which Python spells with lone surrogates.
+        return sha256(f"{purpose}:{seed}:{ids[i]}".encode("utf-8", "surrogatepass")).digest(), ids[i]
+
+    return sorted(range(len(ids)), key=rank)
 
 
 def balanced_positions(ids: Sequence[str], labels: Sequence[int], count: int, seed: int) -> list[int]:

@@ -1,9 +1,9 @@
-"""Confidence intervals for rates."""
+"""Confidence intervals for rates and for their differences, and the exact test of a paired difference."""
 
 import math
 
 from scipy.optimize import brentq
-from scipy.stats import beta
+from scipy.stats import beta, binom
 from scipy.stats import norm as gaussian
 
 
@@ -71,3 +71,55 @@ def paired_difference(first_only: int, second_only: int, n: int, confidence: flo
     low = -1.0 if centre == -1 else float(brentq(excess, -1.0, centre - nudge))
     high = 1.0 if centre == 1 else float(brentq(excess, centre + nudge, 1.0))
     return low, high
+
+
+def unpaired_difference(
+    first: int, first_n: int, second: int, second_n: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Hybrid score interval for p1 - p2 of rates measured on different images, (low, high) in [-1, 1].
+
+    With Wilson's interval (l_i, u_i) around each rate, and d the difference of the two:
+    d - sqrt((p1 - l1)^2 + (u2 - p2)^2) to d + sqrt((u1 - p1)^2 + (p2 - l2)^2).
+    Source: Newcombe (1998), Statistics in Medicine 17, 873-890, method 10.
+
+    Guarantees:
+        Contains the difference of the two rates; exchanging the two mirrors the interval at zero.
+
+    >>> tuple(round(end, 4) for end in unpaired_difference(56, 70, 48, 80))
+    (0.0524, 0.3339)
+    """
+    (p1, l1, u1), (p2, l2, u2) = _wilson(first, first_n, confidence), _wilson(second, second_n, confidence)
+    d = p1 - p2
+    return max(-1.0, d - math.hypot(p1 - l1, u2 - p2)), min(1.0, d + math.hypot(u1 - p1, p2 - l2))
+
+
+def mcnemar(first_only: int, second_only: int) -> float:
+    """Exact two-sided test that two rates on the same images are equal: the p-value.
+
+    Of the images right for one alone, either is as likely: Binomial(first_only + second_only, 1/2), both tails.
+    Source: McNemar (1947), Psychometrika 12, 153-157, exact form.
+
+    Guarantees:
+        If the rates are equal, the probability of a p-value of at most a is at most a.
+
+    | case               | p-value |
+    |--------------------|---------|
+    | no image differs   | 1       |
+
+    >>> mcnemar(0, 6)
+    0.03125
+    """
+    if first_only < 0 or second_only < 0:
+        raise ValueError(f"expected counts, got {first_only} and {second_only}")
+    differing = first_only + second_only
+    return min(1.0, 2 * float(binom.cdf(min(first_only, second_only), differing, 0.5))) if differing else 1.0
+
+
+def _wilson(successes: int, n: int, confidence: float) -> tuple[float, float, float]:
+    """The rate with its score interval (Wilson 1927)."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    z, p = float(gaussian.ppf((1 + confidence) / 2)), successes / n
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    return p, min(low, p), max(high, p)  # at 0 and n rounding would leave the rate outside

@@ -1,5 +1,7 @@
 """Vector norms an example, their duals, and the geometry of the ball."""
 
+import math
+
 import torch
 from torch import Generator, Tensor
 
@@ -34,26 +36,57 @@ def flat_norm(v: Tensor, p: float) -> Tensor:
 
 
 def dual_exponent(norm: Norm) -> float:
-    """q with 1/p + 1/q = 1: 1 for Linf, 2 for L2.
+    """q with 1/p + 1/q = 1: 1 for Linf, 2 for L2, infinity for L1.
 
-    >>> dual_exponent("Linf"), dual_exponent("L2")
-    (1.0, 2.0)
+    >>> dual_exponent("Linf"), dual_exponent("L2"), dual_exponent("L1")
+    (1.0, 2.0, inf)
     """
-    return 1.0 if norm == "Linf" else 2.0
+    return {"Linf": 1.0, "L2": 2.0, "L1": math.inf}[norm]
+
+
+def norm_of(delta: Tensor, norm: Norm) -> Tensor:
+    """||delta_i|| in the threat model's norm, shape (B,)."""
+    return flat_norm(delta, {"Linf": math.inf, "L2": 2, "L1": 1}[norm])
 
 
 def project(delta: Tensor, threat: ThreatModel) -> Tensor:
-    """The nearest point of the ball of radius eps around zero, (B, ...): clipping for Linf, scaling for L2."""
+    """The nearest point of the ball of radius eps around zero, (B, ...): clipping, scaling, or soft thresholding."""
     if threat.norm == "Linf":
         return delta.clamp(-threat.eps, threat.eps)
+    if threat.norm == "L1":
+        return _onto_cross_polytope(delta, threat.eps)
     length = flat_norm(delta, 2).view(-1, *[1] * (delta.dim() - 1))
     return delta * (threat.eps / length.clamp_min(threat.eps))
 
 
+def _onto_cross_polytope(delta: Tensor, eps: float) -> Tensor:
+    """sign(d) max(|d| - t, 0), t such that the entries sum to eps; d itself where it is inside.
+
+    Source: Duchi, Shalev-Shwartz, Singer and Chandra (2008), ICML, Fig. 1.
+    """
+    rows = delta.flatten(1)
+    u = rows.abs().sort(dim=1, descending=True).values
+    over = u.cumsum(1) - eps
+    counts = torch.arange(1, u.shape[1] + 1, device=u.device, dtype=u.dtype)
+    rho = (u * counts > over).sum(1, keepdim=True).clamp_min(1)
+    t = over.gather(1, rho - 1) / rho
+    shrunk = rows.sign() * (rows.abs() - t).clamp_min(0)
+    return torch.where(rows.abs().sum(1, keepdim=True) <= eps, rows, shrunk).view_as(delta)
+
+
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:
-    """argmax of <gradient, v> over ||v|| <= 1: the sign for Linf, the unit vector for L2 (zero where it is zero)."""
+    """A direction v of ||v|| = 1 along which <gradient, v> is large, (B, ...); zero where the gradient is.
+
+    Linf, L2: the largest, sign and unit vector. L1: the sign of the hundredth of largest entries, shared evenly: the
+    largest alone is one pixel, which climbs too slowly. Source for L1: Tramer and Boneh (2019), arXiv:1904.13000.
+    """
     if norm == "Linf":
         return gradient.sign()
+    if norm == "L1":
+        rows = gradient.flatten(1)
+        most = rows.abs().topk(math.ceil(rows.shape[1] / 100), dim=1).indices
+        signs = torch.zeros_like(rows).scatter(1, most, rows.gather(1, most).sign())
+        return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
     length = flat_norm(gradient, 2).view(-1, *[1] * (gradient.dim() - 1))
     return gradient / length.where(length > 0, torch.ones_like(length))
 
@@ -62,13 +95,18 @@ def uniform_in_ball(like: Tensor, threat: ThreatModel, generator: Generator) -> 
     """Noise of the shape of `like`, (B, ...), uniform in the ball of radius eps.
 
     Drawn on the generator's device, so that a CPU generator gives every device the same noise.
-    L2: a Gaussian direction times eps U^(1/D) (Muller 1959).
+    L2: a Gaussian direction times eps U^(1/D) (Muller 1959). L1: D of D + 1 exponentials over their sum, with signs.
     """
     shape, device = like.shape, generator.device
     if threat.norm == "Linf":
         noise = torch.rand(shape, generator=generator, device=device).mul_(2).sub_(1).mul_(threat.eps)
-    else:
+    elif threat.norm == "L2":
         direction = steepest(torch.randn(shape, generator=generator, device=device), "L2")
         radius = torch.rand(shape[0], generator=generator, device=device) ** (1 / shape[1:].numel())
         noise = direction * (threat.eps * radius).view(-1, *[1] * (len(shape) - 1))
+    else:
+        rows = (shape[0], shape[1:].numel())
+        signs = torch.randint(0, 2, rows, generator=generator, device=device) * 2 - 1
+        e = torch.empty((rows[0], rows[1] + 1), device=device).exponential_(generator=generator)
+        noise = (threat.eps * signs * e[:, :-1] / e.sum(1, keepdim=True)).view(shape)
     return noise.to(like.device)

@@ -2,7 +2,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kdcompress.maths.intervals import clopper_pearson, clopper_pearson_lower, paired_difference
+from kdcompress.maths.intervals import (
+    clopper_pearson,
+    clopper_pearson_lower,
+    mcnemar,
+    paired_difference,
+    unpaired_difference,
+)
+from kdcompress.maths.sequential import anytime_interval, decide
 
 
 @st.composite
@@ -69,3 +76,55 @@ def test_the_same_shares_of_more_images_narrow_the_paired_interval(pair: tuple[i
     b, c, n = pair
     wide, narrow = paired_difference(b, c, n), paired_difference(4 * b, 4 * c, 4 * n)
     assert narrow[1] - narrow[0] < wide[1] - wide[0]
+
+
+@given(counts(), counts())
+def test_unpaired_intervals_contain_the_difference_and_mirror_when_swapped(
+    first: tuple[int, int], second: tuple[int, int]
+) -> None:
+    low, high = unpaired_difference(*first, *second)
+    assert -1 <= low <= first[0] / first[1] - second[0] / second[1] <= high <= 1
+    assert unpaired_difference(*second, *first) == pytest.approx((-high, -low), abs=1e-12)
+
+
+@given(pairs())
+def test_mcnemar_is_symmetric_and_falls_as_the_images_lean_to_one_side(pair: tuple[int, int, int]) -> None:
+    b, c, _ = pair
+    assert 0 <= mcnemar(b, c) == mcnemar(c, b) <= 1
+    assert mcnemar(max(b, c) + 1, min(b, c)) <= mcnemar(b, c) + 1e-12 or b == c
+
+
+@given(pairs(most=2000))
+def test_a_paired_interval_without_zero_and_mcnemar_agree_up_to_the_coarseness_of_counts(
+    pair: tuple[int, int, int],
+) -> None:
+    b, c, n = pair
+    low, high = paired_difference(b, c, n)
+    # At zero the score is McNemar's without correction: never more careful than the exact test.
+    if mcnemar(b, c) < 0.05:
+        assert low > 0 or high < 0
+
+
+@given(counts(most=1_000_000), st.floats(0.51, 0.999))
+def test_anytime_intervals_contain_the_observed_rate_and_clopper_pearsons(
+    count: tuple[int, int], confidence: float
+) -> None:
+    low, high = anytime_interval(*count, confidence)
+    inner = clopper_pearson(*count, confidence)
+    assert 0 <= low <= inner[0] + 1e-12
+    assert inner[1] - 1e-12 <= high <= 1
+
+
+@given(counts(most=1_000_000), st.floats(0, 1), st.floats(0.51, 0.999))
+def test_a_verdict_is_on_the_side_of_the_observed_rate_and_inside_the_interval_there_is_none(
+    count: tuple[int, int], X: float, confidence: float
+) -> None:
+    k, n = count
+    verdict, (low, high) = decide(k, n, X, confidence), anytime_interval(k, n, confidence)
+    if X > 0:
+        assert verdict != "met" or k / n > X
+    assert verdict != "missed" or k / n < X
+    if 0 < X < low - 1e-9:
+        assert verdict == "met"
+    if high + 1e-9 < X:
+        assert verdict == "missed"

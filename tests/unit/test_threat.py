@@ -37,9 +37,9 @@ def test_a_radius_that_is_no_grey_level_gets_no_such_hint(eps: float) -> None:
 
 
 def test_an_unknown_norm_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="--norm must be one of Linf, L2, got L1"):
-        ThreatModel("L1", 0.1)  # type: ignore[arg-type]
-    assert NORMS == ("Linf", "L2")
+    with pytest.raises(UsageError, match="--norm must be one of Linf, L2, L1, got L0"):
+        ThreatModel("L0", 0.1)  # type: ignore[arg-type]
+    assert NORMS == ("Linf", "L2", "L1")
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_class_that_cannot_be_reached_does_not_hide_one_that_can(norm: Norm) -
         network.get_parameter("1.weight").copy_(torch.tensor([[1.0], [1.0], [-1.0]]).expand(3, D))
         network.get_parameter("1.bias").copy_(torch.tensor([1.0, 0.0, 0.0]))
     radius = first_order_radius(network, torch.zeros(1, *SHAPE).double(), torch.tensor([0]), norm)
-    assert radius.item() == pytest.approx(1 / (2 * D) if norm == "Linf" else 1 / (2 * D**0.5))
+    assert radius.item() == pytest.approx(1 / {"Linf": 2 * D, "L2": 2 * D**0.5, "L1": 2}[norm])
 
 
 def test_the_radius_of_each_example_does_not_depend_on_the_others() -> None:

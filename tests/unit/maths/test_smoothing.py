@@ -6,7 +6,8 @@ from scipy.stats import binom
 from scipy.stats import norm as gaussian
 from torch import Tensor, nn
 
-from kdcompress.maths.smoothing import ABSTAIN, certified_radius, certify, class_counts, radius_cap
+from kdcompress.maths.smoothed_radius import certified_radius, radius_cap
+from kdcompress.maths.smoothing import ABSTAIN, certify, class_counts
 
 SIGMA = 0.25
 SHAPE = (1, 2, 2)
