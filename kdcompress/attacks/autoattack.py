@@ -1,12 +1,17 @@
 """The one adapter around the authors' AutoAttack. Nobody else imports `pyautoattack`.
 
-Source: Croce and Hein (2020), arXiv:2003.01690.
+The package's run is taken apart into its attacks, one call each on the images still standing, so that a run can be
+stopped and taken up between them. Each attack seeds itself and sees the same batch, so the answers are the package's.
+
+Source: Croce and Hein (2020), arXiv:2003.01690; for L1 (2021), arXiv:2103.01208.
 """
 
 import logging
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
 
 import torch
 from pyautoattack import AutoAttack, checks
@@ -17,46 +22,71 @@ from kdcompress.threat import ThreatModel
 
 LOGGER = logging.getLogger("auto-attack")
 
+Version = Literal["standard", "plus", "rand"]
+Attack = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 
-def attack_name(classes: int) -> str:
-    """What `adversarial_inputs` runs on a network of `classes` classes; a reduced set is not called AutoAttack.
+ATTACKS: dict[Version, tuple[Attack, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+DRAWS = 20
+"""Expectation over transformation: gradients that the version `rand` averages."""
 
-    >>> attack_name(10)
+
+def attacks_of(version: Version, classes: int) -> tuple[Attack, ...]:
+    """What the version runs, as far as its losses exist: targeted DLR needs four classes, DLR three.
+
+    >>> attacks_of("standard", 10), attacks_of("standard", 3), attacks_of("rand", 2)
+    (('apgd-ce', 'apgd-t', 'fab-t', 'square'), ('apgd-ce', 'apgd-dlr', 'fab-t', 'square'), ('apgd-ce',))
+    """
+    least = {"apgd-t": 4, "apgd-dlr": 3}
+    wanted = ATTACKS[version]
+    if classes < 4 and "apgd-dlr" not in wanted:  # the nearest loss that exists
+        wanted = tuple("apgd-dlr" if attack == "apgd-t" else attack for attack in wanted)
+    return tuple(attack for attack in wanted if classes >= least.get(attack, 2))
+
+
+def attack_name(version: Version, classes: int) -> str:
+    """What runs on a network of `classes` classes; a reduced set is not called AutoAttack.
+
+    >>> attack_name("standard", 10)
     'AutoAttack standard'
-    >>> attack_name(5)
+    >>> attack_name("standard", 5)
     'AutoAttack standard, 4 targets'
-    >>> attack_name(3)
+    >>> attack_name("standard", 3)
     'reduced set (not AutoAttack): apgd-ce, apgd-dlr, fab-t, square'
     """
-    if classes >= 10:
-        return "AutoAttack standard"
-    if classes >= 4:
-        return f"AutoAttack standard, {classes - 1} targets"
-    return f"reduced set (not AutoAttack): {', '.join(_attacks(classes))}"
+    attacks = attacks_of(version, classes)
+    if set(attacks) != set(ATTACKS[version]):
+        return f"reduced set (not AutoAttack): {', '.join(attacks)}"
+    targeted = classes < 10 and "fab-t" in attacks
+    return f"AutoAttack {version}" + (f", {classes - 1} targets" if targeted else "")
 
 
-def refuse_shape(input_size: tuple[int, int, int], threat: ThreatModel) -> None:
+def square_applies(height: int, width: int, norm: str) -> bool:
+    """The package's Square fails on images taller than wide or under 5 pixels, but for Linf."""
+    return norm == "Linf" or (height <= width and height >= 5)
+
+
+def refuse_shape(
+    input_size: tuple[int, int, int], norm: str, *, attack: str = "AutoAttack", instead: str = " or --attack apgd"
+) -> None:
     """Find out before an hour of attacks whether the package's last one, Square, can run.
 
     Raises:
-        UsageError: if the images (C, H, W) are taller than wide, or less than 5 pixels on a side, under L2.
+        UsageError: if the images (C, H, W) are taller than wide, or less than 5 pixels on a side, under L2 or L1.
     """
     _, height, width = input_size
-    if threat.norm == "L2" and (height > width or min(height, width) < 5):
+    if not square_applies(height, width, norm):
         raise UsageError(
-            f"--attack autoattack under L2 needs images of at least 5x5, no taller than wide (its Square attack "
-            f"fails on others), got {height}x{width}; add --image-size N, or choose --attack pgd-100"
+            f"{attack} under {norm} needs images of at least 5x5, no taller than wide (the package's Square "
+            f"fails on others), got {height}x{width}; add --image-size N, or choose --norm Linf{instead}"
         )
 
 
-def _attacks(classes: int) -> list[str]:
-    """Targeted DLR needs four classes, DLR three; every other attack takes two."""
-    if classes >= 4:
-        return ["apgd-ce", "apgd-t", "fab-t", "square"]
-    return ["apgd-ce", *(["apgd-dlr"] if classes == 3 else []), "fab-t", "square"]
-
-
-def adversarial_inputs(
+def answers(
+    attack: Attack,
     model: nn.Module,
     inputs: Tensor,
     labels: Tensor,
@@ -64,41 +94,100 @@ def adversarial_inputs(
     *,
     classes: int,
     seed: int,
-    on_attack: Callable[[str], None] = lambda name: None,
-) -> tuple[Tensor, list[str]]:
-    """The package's answer for one batch, as it is: (B, C, H, W), unchanged where no attack succeeded; and its warnings.
+    version: Version = "standard",
+    steps: int | None = None,
+    most_targets: int | None = None,
+    queries: int | None = None,
+) -> tuple[Tensor, tuple[str, ...]]:
+    """One attack's answer for one batch: (B, C, H, W), unchanged where it did not succeed; and its warnings.
 
-    The caller projects, runs the model again and counts. The batch is the package's batch, so that the same batch and
-    seed give what a direct call gives.
+    The caller projects, runs the model again and counts. The batch is the package's batch.
+
+    Guarantees:
+        Run one after the other on the images still standing, the attacks of a version give what a direct call of the
+        package with this seed and batch gives.
 
     Args:
         model: eval mode, inputs in [0,1] -> logits (B, K).
-        classes: K, at least 2.
-        on_attack: told each attack's name when it starts.
-    """  # noqa: E501
-    whole = classes >= 4
-    with _package_manners(on_attack) as warnings, _own_randomness(inputs):
+        labels: (B,), as the model sees the inputs.
+        steps, most_targets, queries: fewer than the version's, for screening.
+    """
+    with _package_manners() as warnings, _own_randomness(inputs):
         adversary = AutoAttack(
+            model, norm=threat.norm, eps=threat.eps, seed=seed, device=inputs.device, version=version
+        )
+        most = min(classes - 1, most_targets or classes)
+        for targeted in (adversary.apgd_targeted, adversary.fab):
+            targeted.n_target_classes = min(most, targeted.n_target_classes)
+        if steps is not None:
+            _shorten(adversary.apgd, steps)
+            _shorten(adversary.apgd_targeted, steps)
+        adversary.square.n_queries = queries or adversary.square.n_queries
+        with torch.no_grad():
+            found: Tensor = _set_up(adversary, attack, seed).perturb(inputs.clone(), labels.clone())
+    return found.detach(), tuple(dict.fromkeys(warnings))
+
+
+def _shorten(apgd: Any, steps: int) -> None:
+    """As if built for so many steps: the constructor derives from them when the step size is halved."""
+    built = type(apgd)(apgd.model, n_iter=steps, eps=apgd.eps)
+    for name in ("n_iter", "n_iter_orig", "n_iter_2", "n_iter_min", "size_decr"):
+        setattr(apgd, name, getattr(built, name))
+
+
+def _set_up(adversary: AutoAttack, attack: Attack, seed: int) -> Any:
+    """The attack's object, set as the package sets it before the call."""
+    runner: Any
+    if attack in ("apgd-ce", "apgd-dlr"):
+        runner = adversary.apgd
+        runner.loss = attack.removeprefix("apgd-")
+    elif attack == "apgd-t":
+        runner = adversary.apgd_targeted
+    elif attack == "square":
+        runner = adversary.square
+    else:
+        runner = adversary.fab
+        runner.targeted = attack == "fab-t"
+        if runner.targeted:
+            runner.n_restarts = 1
+    runner.seed = seed
+    return runner
+
+
+def square_inputs(
+    model: nn.Module, inputs: Tensor, labels: Tensor, threat: ThreatModel, *, queries: int, seed: int
+) -> Tensor:
+    """The answer of the package's Square alone, with few queries: (B, C, H, W), unchanged where it did not succeed.
+
+    Its schedule of squares is drawn together to `queries`. This is not AutoAttack: no robust accuracy to report.
+    Source: Andriushchenko et al. (2020), arXiv:1912.00049.
+    """
+    with _package_manners(), _own_randomness(inputs):
+        square = AutoAttack(
             model,
             norm=threat.norm,
             eps=threat.eps,
             seed=seed,
             device=inputs.device,
-            version="standard" if whole else "custom",
-            attacks=None if whole else _attacks(classes),
-        )
-        targets = min(9, classes - 1)
-        adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = targets
-        if not whole:  # what version="standard" sets
-            adversary.apgd.n_restarts = adversary.fab.n_restarts = 1
-        found, _ = adversary.run_standard_evaluation(inputs, labels, batch_size=len(inputs))
-    return found.detach(), warnings
+            version="custom",
+            attacks=["square"],
+        ).square
+        square.n_queries, square.rescale_schedule = queries, True
+        found: Tensor = square.perturb(inputs, labels)
+    return found.detach()
+
+
+def is_dynamic(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether the network itself calls autograd while it answers: attacks that know nothing of that may be too weak."""
+    with _package_manners() as warnings:
+        checks.check_dynamic(model, inputs, False, logger=LOGGER)
+    return bool(warnings)
 
 
 @contextmanager
-def _package_manners(on_attack: Callable[[str], None]) -> Iterator[list[str]]:
-    """Hear the package's log, keep it off the screen, and give back the trace function that it clears."""
-    heard = _Listener(on_attack)
+def _package_manners() -> Iterator[list[str]]:
+    """Hear the package's warnings, keep its log off the screen, and give back the trace function that it clears."""
+    heard = _Warnings()
     # It counts, for as long as the process lives, the models that call autograd: one would cast suspicion on the next.
     checks.funcs.update(dict.fromkeys(checks.funcs, 0))
     trace, level, propagate = sys.gettrace(), LOGGER.level, LOGGER.propagate
@@ -106,7 +195,7 @@ def _package_manners(on_attack: Callable[[str], None]) -> Iterator[list[str]]:
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
     try:
-        yield heard.warnings
+        yield heard.messages
     finally:
         sys.settrace(trace)
         LOGGER.removeHandler(heard)
@@ -119,18 +208,15 @@ def _own_randomness(inputs: Tensor) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[inputs.get_device()] if inputs.is_cuda else [])
 
 
-class _Listener(logging.Handler):
-    """Sorts the package's log into attacks started and warnings."""
+class _Warnings(logging.Handler):
+    """Keeps the package's warnings."""
 
-    def __init__(self, on_attack: Callable[[str], None]) -> None:
-        super().__init__()
-        self.on_attack = on_attack
-        self.warnings: list[str] = []
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if record.levelno >= logging.WARNING:
-            # The package points to a document of its own repository; a reader of our report has not got it.
-            self.warnings.append(message.split(" See ")[0])
-        elif message.startswith("running "):
-            self.on_attack(message.removeprefix("running "))
+        # The package points to a document of its own repository; a reader of our report has not got it. How many points
+        # it means differs from batch to batch, and would make one warning many.
+        message = record.getMessage().split(" See ")[0]
+        self.messages.append(re.sub(r"there are \d+ points", "there are points", message))

@@ -5,7 +5,7 @@ from torch import Generator, Tensor, nn
 
 from kdcompress.maths.gradients import logits_and_input_gradient
 from kdcompress.maths.losses import cross_entropy
-from kdcompress.maths.norms import project, steepest, uniform_in_ball
+from kdcompress.maths.norms import norm_of, project, steepest, uniform_in_ball
 from kdcompress.threat import ThreatModel
 
 
@@ -41,7 +41,7 @@ def pgd(
         best = torch.where(better.view(-1, 1, 1, 1), x, best)
         best_loss, fooled = torch.where(better, loss, best_loss), fooled | wrong
         if step < steps:
-            x = into_ball(inputs, x - inputs + a * steepest(gradient, threat.norm), threat)
+            x = into_ball(inputs, x - inputs + a * steepest(_free(gradient, x, threat), threat.norm), threat)
     return best
 
 
@@ -53,8 +53,29 @@ def perturb(
     x = into_ball(inputs, uniform_in_ball(inputs, threat, generator), threat)
     for _ in range(steps):
         _, gradient = logits_and_input_gradient(model, x, labels, create_graph=False)
-        x = into_ball(inputs, x - inputs + a * steepest(gradient, threat.norm), threat)
+        x = into_ball(inputs, x - inputs + a * steepest(_free(gradient, x, threat), threat.norm), threat)
     return x
+
+
+def _free(gradient: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
+    """Under L1, which moves few entries at a time: zero where x would leave [0,1], a step for nothing."""
+    if threat.norm != "L1":
+        return gradient
+    return gradient * ((gradient > 0) & (x < 1) | (gradient < 0) & (x > 0))
+
+
+def kept_in_ball(inputs: Tensor, found: Tensor, threat: ThreatModel) -> Tensor:
+    """An attack's answers, (B, C, H, W): as they are where they are in the ball and in [0,1], brought back where not.
+
+    The edge of the ball and of [0,1] is a matter of rounding: an answer 1e-6 eps + 1e-7 outside is inside, so that
+    answers beside a decision boundary stay on their side of it; under L1 2e-5 eps, as the attacks' own projections sum
+    thousands of entries in float32. An answer that is no number is none: the input takes its place.
+    """
+    found = torch.where(found.isfinite(), found, inputs)
+    slack = 2e-5 if threat.norm == "L1" else 1e-6
+    edge = found.clamp(0, 1)  # by a rounding or by more: no other entry moves, and the ball is not left
+    inside = norm_of(edge - inputs, threat.norm) <= threat.eps * (1 + slack) + 1e-7
+    return torch.where(inside.view(-1, 1, 1, 1), edge, into_ball(inputs, found - inputs, threat))
 
 
 def into_ball(inputs: Tensor, delta: Tensor, threat: ThreatModel) -> Tensor:
