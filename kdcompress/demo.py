@@ -7,12 +7,20 @@ from pathlib import Path
 
 from kdcompress.data import load_data
 from kdcompress.devices import device_name, resolve_device
-from kdcompress.evaluation.compare import paired
-from kdcompress.evaluation.evaluate import measure, notes
+from kdcompress.evaluation.evaluate import fingerprint, notes, side_by_side
+from kdcompress.evaluation.measure import Subject, measure
+from kdcompress.gates import trusted
 from kdcompress.models.teachers import load_model
 from kdcompress.progress import Listener
 from kdcompress.report import DataRecord, Gate, ModelReport, Rate, Report, ThreatRecord
-from kdcompress.settings import DataSettings, DemoSettings, DistillSettings, LossSettings, ModelFile
+from kdcompress.settings import (
+    PRESERVED_WITHIN,
+    DataSettings,
+    DemoSettings,
+    DistillSettings,
+    LossSettings,
+    ModelFile,
+)
 from kdcompress.training.runs import distill
 from kdcompress.versions import versions
 
@@ -41,17 +49,24 @@ def demo(settings: DemoSettings, *, listener: Listener = Listener()) -> Report:
         models = {name: load_model(path, classes=data.classes) for name, path in paths.items()}
         images = data.test.shuffled(settings.evaluation.images, settings.evaluation.seed)
         threat = settings.threat.threat
-        reports, verdicts = measure(models, images, threat, settings.evaluation, data.input_size, device, listener)
+        subject = Subject(images, data.input_size, data.classes, threat.norm, (threat.eps,), threat.eps)
+        measured = measure(models, subject, settings.evaluation, device, listener)
+    reports = {name: found.report for name, found in measured.items()}
     return Report(
         threat_model=ThreatRecord(norm=threat.norm, eps=threat.eps),
         data=DataRecord(
-            name="digits", images=len(images), of=len(data.test), seed=settings.evaluation.seed, classes=data.classes
+            name="digits",
+            images=len(images),
+            of=len(data.test),
+            seed=settings.evaluation.seed,
+            classes=data.classes,
+            sha256=fingerprint(images),
         ),
         device=device_name(device),
         models=reports,
-        paired=paired(verdicts["teacher"], verdicts["kdiga"]),
-        gates=(share_gate(reports),),
-        notes=notes(data.notes, models, verdicts),
+        paired=side_by_side(measured, "teacher", "kdiga", threat.eps, PRESERVED_WITHIN),
+        gates=(trusted(share_gate(reports), {name: reports[name] for name in ("teacher", "kdiga")}, False),),
+        notes=notes(data.notes, models, measured),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         seconds=round(time.perf_counter() - started, 1),

@@ -50,3 +50,7 @@ def did_you_mean(word: str, choices: Iterable[str], count: int = 3) -> str:
 
 class TrainingError(KdcompressError):
     """Training cannot go on: the loss stopped being finite."""
+
+
+class ReportError(KdcompressError):
+    """A report cannot be read, or is not one."""

@@ -48,17 +48,41 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class AttackProgress:
+    """Where an attack is.
+
+    Attributes:
+        stage: the attack that runs, as `apgd-t`; `eps` its radius where there are several.
+        done: images of finished chunks; `tried` counts those of the chunk in work too.
+        standing: of `tried`, images that no attack has broken.
+        seconds_left: None before there is a pace.
+    """
+
+    stage: str
+    eps: float | None
+    chunk: int
+    chunks: int
+    done: int
+    images: int
+    tried: int
+    standing: int
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
 class Listener:
     """Callbacks; each does nothing unless given.
 
     Attributes:
         note: a sentence for the user.
         count: (what is being done, done, in all, a detail).
+        attack: (whose network, where its attack is).
         step: training moved on.
         epoch: an epoch ended.
     """
 
     note: Callable[[str], None] = lambda text: None
     count: Callable[..., None] = lambda label, done, total, detail="": None
+    attack: Callable[[str, AttackProgress], None] = lambda name, now: None
     step: Callable[[Step], None] = lambda step: None
     epoch: Callable[[Epoch], None] = lambda epoch: None

@@ -16,8 +16,32 @@ Eps = Annotated[float, BeforeValidator(lambda value: parse_eps(value) if isinsta
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+CertifiedDemand = Annotated[
+    tuple[NonNegative, Fraction],
+    BeforeValidator(lambda value: parse_certified_demand(value) if isinstance(value, str) else value),
+]
+"""(radius, accuracy)."""
 Statistics = tuple[float, ...] | Literal["none"] | None
 """Normalisation as given: one number a channel, `none` for no normalisation, None for "read it from the file"."""
+
+PRESERVED_WITHIN = 0.03
+"""The robust accuracy that may be lost for robustness to count as preserved, where no gate says how much."""
+
+
+def parse_certified_demand(text: str) -> tuple[float, float]:
+    """Read RADIUS:ACCURACY.
+
+    >>> parse_certified_demand("0.25:0.40")
+    (0.25, 0.4)
+
+    Raises:
+        UsageError: if the text is not two numbers.
+    """
+    radius, _, accuracy = text.partition(":")
+    try:
+        return float(radius), float(accuracy)
+    except ValueError:
+        raise UsageError(f"--min-certified-accuracy must be RADIUS:ACCURACY such as 0.25:0.40, got {text}") from None
 
 
 class Settings(BaseModel):
@@ -105,7 +129,7 @@ class RunSettings(Settings):
     weight_decay: NonNegative = 0.01
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     augment: Literal["auto", "none", "crop", "crop-flip"] = "auto"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: Device = "auto"
     precision: Literal["float32", "bf16"] = "float32"
 
@@ -132,33 +156,65 @@ class LossSettings(Settings):
 
 
 class GateSettings(Settings):
-    """What a model must reach; None means not asked."""
+    """What a model must reach; None means not asked.
+
+    Attributes:
+        min_certified_accuracy: of the smoothed classifier, at an L2 radius.
+        confidence: of the test that lets `min_robust_accuracy` stop early; None measures every image.
+        allow_untrusted: judge robust accuracy even where the masking checks say that it is not to be believed.
+    """
 
     min_clean_accuracy: Fraction | None = None
     min_robust_accuracy: Fraction | None = None
+    min_certified_accuracy: CertifiedDemand | None = None
     max_robust_drop: Fraction | None = None
     max_params: Annotated[int, Field(ge=1)] | None = None
+    max_macs: Annotated[int, Field(ge=1)] | None = None
+    max_latency_ms: Positive | None = None
     gate_on: Literal["point", "bound"] = "point"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] | None = None
+    allow_untrusted: bool = False
+
+    @property
+    def within(self) -> float:
+        """How much robust accuracy may be lost for robustness to be preserved."""
+        return PRESERVED_WITHIN if self.max_robust_drop is None else self.max_robust_drop
 
 
 class EvaluationSettings(Settings):
     """What is measured of a network, and on how many images.
 
+    chunk: the images an attack sees at once, which decide what it draws: a figure's chunk is recorded with it. None:
+    1,000 on CUDA, where larger batches are faster, else 250, the attack package's own default; 50 for a gate that stops
+    early; fewer for large images, whose copies an attack holds a dozen of.
+
     Smoothing: n = 1,000 draws on 100 images certify at most 2.46 sigma; a published table needs n = 100,000.
     """
 
     attack: Annotated[
-        str, Field(pattern=r"^(autoattack|pgd-[1-9]\d*|none)$", description="autoattack, pgd-N or none")
+        str,
+        Field(
+            pattern=r"^(autoattack(-plus|-rand)?|apgd|square|screen|pgd-[1-9]\d*|none)$",
+            description="autoattack, autoattack-plus, autoattack-rand, apgd, square, screen, pgd-N or none",
+        ),
     ] = "autoattack"
     images: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: Device = "auto"
-    batch_size: Annotated[int, Field(ge=1)] = 250
+    chunk: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    keep_dir: Path | None = None
+    masking: bool = True
     sigma: Positive = 0.25
     n0: Annotated[int, Field(ge=1)] = 100
     n: Annotated[int, Field(ge=1)] = 1000
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
     certify_images: Annotated[int, Field(ge=0)] = 100
+
+    @property
+    def forward_size(self) -> int:
+        """Images a forward where no attack is at work."""
+        return self.batch_size or 250
 
 
 class TeacherCheckSettings(Settings):
@@ -183,7 +239,7 @@ class CacheSettings(Settings):
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
         if self.cache_teacher and self.cache_dir is None:
-            raise UsageError("--cache-teacher needs a --cache-dir")
+            raise UsageError("--cache-teacher found no home folder to keep its views in; name a --cache-dir")
         for option, value in (("--cache-views", self.cache_views), ("--cache-dir", self.cache_dir)):
             if value is not None and not self.cache_teacher:
                 raise UsageError(f"{option} is for --cache-teacher, which is not asked for; add it")
@@ -193,6 +249,16 @@ class CacheSettings(Settings):
     def views(self) -> int:
         """V: as asked, or 8, over which fixed views cost nothing that was seen (examples/benchmarks)."""
         return self.cache_views or 8
+
+
+def refuse_norm(threat: ThreatSettings) -> None:
+    """Training under L1 was never measured: its weights and steps would be guesses.
+
+    Raises:
+        UsageError: if the norm is L1.
+    """
+    if threat.norm == "L1":
+        raise UsageError("--norm L1 is for evaluate; train under Linf or L2")
 
 
 class PairSettings(Settings):
@@ -205,6 +271,11 @@ class PairSettings(Settings):
     data: DataSettings
     threat: ThreatSettings
     run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _norm_for_training(self) -> Self:
+        refuse_norm(self.threat)
+        return self
 
 
 class DistillSettings(PairSettings):
@@ -228,6 +299,11 @@ class TrainSettings(Settings):
     attack_steps: Annotated[int, Field(ge=1)] = 7
     run: RunSettings = RunSettings()
 
+    @model_validator(mode="after")
+    def _norm_for_training(self) -> Self:
+        refuse_norm(self.threat)
+        return self
+
 
 class BenchSettings(PairSettings):
     """Everything `kdcompress bench` was asked for."""
@@ -237,12 +313,20 @@ class BenchSettings(PairSettings):
 
 
 class EvaluateSettings(Settings):
-    """Everything `kdcompress evaluate` was asked for."""
+    """Everything `kdcompress evaluate` was asked for.
+
+    Attributes:
+        threat: the ball that gates and comparison are about.
+        more_eps: further radii, of the same norm.
+        surrogate: what white-box attacks are made on for a model without gradients.
+    """
 
     student: ModelFile | None
     teacher: ModelFile | None
+    surrogate: ModelFile | None = None
     data: DataSettings
     threat: ThreatSettings
+    more_eps: tuple[Eps, ...] = ()
     evaluation: EvaluationSettings = EvaluationSettings()
     gates: GateSettings = GateSettings()
 
@@ -250,7 +334,40 @@ class EvaluateSettings(Settings):
     def _something_to_evaluate(self) -> Self:
         if self.student is None and self.teacher is None:
             raise UsageError("evaluate needs a model file, or --teacher FILE, or both")
+        if self.surrogate is not None and self.student is None:
+            raise UsageError("--surrogate is for MODEL, which is not given")
+        if self.more_eps and self.evaluation.attack == "none":
+            raise UsageError("--eps takes one radius where nothing is attacked, got several and --attack none")
+        for eps in self.more_eps:
+            _ = ThreatModel(self.threat.norm, eps)
         return self
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """Every radius asked for, ascending."""
+        return tuple(sorted({self.threat.eps, *self.more_eps}))
+
+
+class CompareSettings(Settings):
+    """Everything `kdcompress compare` was asked for; the first report is the baseline."""
+
+    reports: tuple[Path, ...]
+    model: str | None = None
+    max_clean_drop: Fraction | None = None
+    max_robust_drop: Fraction | None = None
+    max_latency_ratio: Positive | None = None
+    allow_untrusted: bool = False
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> Self:
+        if len(self.reports) < 2:
+            raise UsageError(f"compare needs a baseline's report and another, got {len(self.reports)}")
+        return self
+
+    @property
+    def within(self) -> float:
+        """How much robust accuracy may be lost for robustness to be preserved."""
+        return PRESERVED_WITHIN if self.max_robust_drop is None else self.max_robust_drop
 
 
 class DemoSettings(Settings):

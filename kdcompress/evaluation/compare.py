@@ -1,24 +1,34 @@
-"""Teacher and student on the same images."""
+"""Two networks on the same images."""
 
-from kdcompress.evaluation.accuracy import Verdicts
-from kdcompress.maths.intervals import paired_difference
+from collections.abc import Sequence
+
+from kdcompress.maths.intervals import mcnemar, paired_difference
 from kdcompress.report import ModelReport, Paired
 
 
-def paired(teacher: Verdicts, student: Verdicts) -> Paired:
-    """Who kept which image under attack, and the drop in robust accuracy with its 95% interval (Tango 1998)."""
-    t, s = teacher.robust, student.robust
-    teacher_only, student_only = int((t & ~s).sum()), int((s & ~t).sum())
-    low, high = paired_difference(teacher_only, student_only, len(t))
+def paired(teacher: Sequence[bool], student: Sequence[bool], within: float) -> Paired:
+    """Who kept which image under attack, the drop in robust accuracy (Tango 1998), and whether that is `within`.
+
+    Args:
+        teacher: for each image, whether it stood the attack. student: the same, of the same images in the same order.
+    """
+    if len(teacher) != len(student):
+        raise ValueError(f"expected verdicts on the same images, got {len(teacher)} and {len(student)}")
+    n, pairs = len(teacher), [(bool(t), bool(s)) for t, s in zip(teacher, student, strict=True)]
+    teacher_only, student_only = pairs.count((True, False)), pairs.count((False, True))
+    low, high = paired_difference(teacher_only, student_only, n)
     return Paired(
-        both_kept=int((t & s).sum()),
+        both_kept=pairs.count((True, True)),
         teacher_only=teacher_only,
         student_only=student_only,
-        both_lost=int((~t & ~s).sum()),
-        drop=(teacher_only - student_only) / len(t),
+        both_lost=pairs.count((False, False)),
+        drop=(teacher_only - student_only) / n,
         low=low,
         high=high,
-        n=len(t),
+        p_value=mcnemar(teacher_only, student_only),
+        within=within,
+        preserved=high <= within,
+        n=n,
     )
 
 

@@ -24,7 +24,13 @@ def model(params: int, robust: float) -> ModelReport:
         sha256="0",
         clean_accuracy=Rate(value=0.98, low=0.93, high=0.99, n=100),
         robust_accuracy=RobustRate(
-            value=robust, low=robust - 0.08, high=robust + 0.08, n=100, attack="AutoAttack standard"
+            value=robust,
+            low=robust - 0.08,
+            high=robust + 0.08,
+            n=100,
+            attack="AutoAttack standard",
+            stages=("apgd-ce",),
+            chunk=100,
         ),
         certified=None,
     )
@@ -33,7 +39,7 @@ def model(params: int, robust: float) -> ModelReport:
 def report(teacher: float = 0.6, kd: float = 0.05, kdiga: float = 0.48) -> Report:
     return Report(
         threat_model=ThreatRecord(norm="Linf", eps=0.15),
-        data=DataRecord(name="digits", images=100, of=360, seed=0, classes=("0", "1")),
+        data=DataRecord(name="digits", images=100, of=360, seed=0, classes=("0", "1"), sha256="0"),
         device="cpu",
         models={"teacher": model(240_000, teacher), "kd": model(60_000, kd), "kdiga": model(60_000, kdiga)},
         paired=None,

@@ -6,7 +6,24 @@ import pytest
 
 from kdcompress.errors import UsageError
 from kdcompress.gates import judge, refuse_impossible
-from kdcompress.report import DataRecord, Gate, ModelReport, Paired, Rate, Report, RobustRate, ThreatRecord
+from kdcompress.maths.intervals import paired_difference
+from kdcompress.maths.sequential import decide
+from kdcompress.report import (
+    Certified,
+    CertifiedRate,
+    DataRecord,
+    FirstOrder,
+    Gate,
+    Masking,
+    MaskingCheck,
+    ModelReport,
+    Paired,
+    Rate,
+    Report,
+    RobustRate,
+    Smoothing,
+    ThreatRecord,
+)
 from kdcompress.settings import (
     DataSettings,
     EvaluateSettings,
@@ -18,29 +35,57 @@ from kdcompress.settings import (
 
 
 def model(clean: Rate, robust: Rate) -> ModelReport:
+    half = CertifiedRate(value=0.6, low=0.5, high=0.7, n=100, radius=0.3)
     return ModelReport(
         arch="net",
         params=1000,
-        macs=1,
+        macs=500,
         file_bytes=1,
-        latency_ms=1.0,
+        latency_ms=2.5,
         sha256="0",
         clean_accuracy=clean,
-        robust_accuracy=RobustRate(**robust.model_dump(), attack="PGD-3"),
-        certified=None,
+        robust_accuracy=RobustRate(**robust.model_dump(), attack="PGD-3", stages=("pgd",), chunk=100),
+        certified=Certified(
+            first_order=FirstOrder(norm="Linf", median=0.1, n=100),
+            smoothing=Smoothing(
+                sigma=0.25,
+                n0=10,
+                n=100,
+                alpha=0.001,
+                cap=0.4,
+                abstained=0,
+                at=(half.model_copy(update={"value": 0.9, "radius": 0.0}), half),
+            ),
+        ),
     )
 
 
 NET = model(Rate(value=0.8, low=0.7, high=0.9, n=100), Rate(value=0.5, low=0.4, high=0.6, n=100))
-DROP = Paired(both_kept=50, teacher_only=10, student_only=0, both_lost=40, drop=0.1, low=0.05, high=0.2, n=100)
+DROP = Paired(
+    both_kept=50,
+    teacher_only=10,
+    student_only=0,
+    both_lost=40,
+    drop=0.1,
+    low=0.05,
+    high=0.2,
+    p_value=0.002,
+    within=0.03,
+    preserved=False,
+    n=100,
+)
+CHECK = MaskingCheck(
+    name="zero gradients", statistic=0.9, threshold=0.1, flagged=True, finding="90% of gradients are zero", source="us"
+)
+MASKED = NET.model_copy(update={"masking": Masking(checks=(CHECK,), n=100, seconds=1.0)})
 
 
 def only(**asked: object) -> Gate:
-    (gate,) = judge(GateSettings.of(**asked), "student", NET, DROP)
+    (gate,) = judge(GateSettings.of(**asked), "student", {"student": NET, "teacher": NET}, DROP)
     return gate
 
 
-# The rate is .8 in [.7, .9]; the drop is .1 in [.05, .2]; there are 1000 parameters.
+# The rate is .8 in [.7, .9]; there are 1000 parameters.
 @pytest.mark.parametrize(
     ("name", "threshold", "by_point", "by_bound", "undecided"),
     [
@@ -55,15 +100,12 @@ def only(**asked: object) -> Gate:
         ("min_robust_accuracy", 0.5, True, False, True),
         ("min_robust_accuracy", 0.51, False, False, True),
         ("min_robust_accuracy", 0.61, False, False, False),
-        ("max_robust_drop", 0.21, True, True, False),
-        ("max_robust_drop", 0.2, True, True, False),
-        ("max_robust_drop", 0.19, True, False, True),
-        ("max_robust_drop", 0.1, True, False, True),
-        ("max_robust_drop", 0.09, False, False, True),
-        ("max_robust_drop", 0.05, False, False, True),
-        ("max_robust_drop", 0.04, False, False, False),
         ("max_params", 1000, True, True, False),
         ("max_params", 999, False, False, False),
+        ("max_macs", 500, True, True, False),
+        ("max_macs", 499, False, False, False),
+        ("max_latency_ms", 2.5, True, True, False),
+        ("max_latency_ms", 2.4, False, False, False),
     ],
 )
 def test_a_gate_is_judged_at_its_edges(
@@ -77,13 +119,112 @@ def test_a_gate_is_judged_at_its_edges(
     assert point.threshold == threshold
 
 
+# The drop is .1 in [.05, .2].
+@pytest.mark.parametrize("gate_on", ["point", "bound"])
+@pytest.mark.parametrize(
+    ("threshold", "met", "undecided"),
+    [(0.21, True, False), (0.2, True, False), (0.19, False, True), (0.05, False, True), (0.04, False, False)],
+)
+def test_the_robust_drop_is_judged_by_its_upper_end_whatever_gate_on_says(
+    gate_on: str, threshold: float, met: bool, undecided: bool
+) -> None:
+    gate = only(max_robust_drop=threshold, gate_on=gate_on)
+    assert (gate.met, gate.undecided, gate.decided_by) == (met, undecided, "bound")
+
+
+# At radius .3 the rate is .6 in [.5, .7].
+@pytest.mark.parametrize(
+    ("demand", "by_point", "by_bound"),
+    [("0.3:0.5", True, True), ("0.3:0.6", True, False), ("0.3:0.65", False, False), ("0:0.65", True, False)],
+)
+def test_certified_accuracy_is_judged_at_the_radius_that_is_asked_for(
+    demand: str, by_point: bool, by_bound: bool
+) -> None:
+    point, bound = only(min_certified_accuracy=demand), only(min_certified_accuracy=demand, gate_on="bound")
+    assert (point.met, bound.met) == (by_point, by_bound)
+    assert point.name == f"--min-certified-accuracy {demand}"
+
+
+def test_a_radius_that_was_not_measured_is_a_bug_and_no_met_gate() -> None:
+    with pytest.raises(LookupError, match=r"radius 0\.2"):
+        only(min_certified_accuracy="0.2:0.5")
+
+
+def robust_on(successes: int, n: int, **asked: object) -> Gate:
+    rate = RobustRate(value=successes / n, low=0.0, high=1.0, n=n, attack="a", stages=("a",), chunk=50)
+    net = NET.model_copy(update={"robust_accuracy": rate})
+    (gate,) = judge(GateSettings.of(**asked), "student", {"student": net}, None)
+    return gate
+
+
+@pytest.mark.parametrize("gate_on", ["point", "bound"])
+@pytest.mark.parametrize(
+    ("successes", "met", "undecided"), [(170, True, False), (60, False, False), (120, False, True)]
+)
+def test_with_confidence_the_sequential_test_decides_and_an_open_end_is_missed(
+    successes: int, met: bool, undecided: bool, gate_on: str
+) -> None:
+    gate = robust_on(successes, 250, min_robust_accuracy=0.45, confidence=0.99, gate_on=gate_on)
+    assert decide(successes, 250, 0.45, 0.99) == (None if undecided else "met" if met else "missed")
+    assert (gate.met, gate.undecided, gate.decided_by) == (met, undecided, "bound")
+    assert gate.why is not None and "0.99 confidence after" in gate.why and "250 images" in gate.why
+    assert ("missed" in gate.why) == undecided
+
+
+@pytest.mark.parametrize(
+    "asked", [{"min_robust_accuracy": 0.1}, {"max_robust_drop": 0.9}, {"min_robust_accuracy": 0.1, "confidence": 0.9}]
+)
+def test_a_masked_model_misses_the_gates_on_robustness_unless_they_are_to_be_believed(asked: dict[str, object]) -> None:
+    models = {"student": MASKED, "teacher": NET}
+    (gate,) = judge(GateSettings.of(**asked), "student", models, DROP)
+    (believed,) = judge(GateSettings.of(**asked, allow_untrusted=True), "student", models, DROP)
+    assert believed.met and not gate.met
+    assert gate.why == "not to be trusted: student: 90% of gradients are zero"
+
+
+@pytest.mark.parametrize(("n", "too_few"), [(124, True), (125, False)])
+def test_a_drop_that_so_few_images_cannot_prove_says_how_many_can(n: int, too_few: bool) -> None:
+    low, high = paired_difference(0, 0, n)
+    equal = DROP.model_copy(update={"drop": 0.0, "low": low, "high": high, "n": n})
+    (gate,) = judge(GateSettings(max_robust_drop=0.03), "student", {"student": NET, "teacher": NET}, equal)
+    assert gate.met != too_few
+    assert ("124 images cannot meet it, 125 can" in (gate.caution or "")) == too_few
+
+
+def test_a_masked_teacher_spoils_the_drop_and_nothing_else() -> None:
+    asked = GateSettings.of(min_robust_accuracy=0.1, max_robust_drop=0.9, min_clean_accuracy=0.1, max_params=9999)
+    gates = judge(asked, "student", {"student": NET, "teacher": MASKED}, DROP)
+    assert {gate.name: gate.met for gate in gates} == {
+        "--min-clean-accuracy": True,
+        "--min-robust-accuracy": True,
+        "--max-robust-drop": False,
+        "--max-params": True,
+    }
+
+
+def test_a_gate_on_robustness_says_that_nobody_looked_for_masking() -> None:
+    unchecked = {"student": NET.model_copy(update={"masking": None})}
+    robust, clean = judge(GateSettings(min_clean_accuracy=0.1, min_robust_accuracy=0.1), "student", unchecked, None)[
+        ::-1
+    ]
+    assert robust.met and robust.caution == "not checked for masking: student"
+    assert clean.caution is None
+
+
+def test_checks_that_found_nothing_spoil_nothing() -> None:
+    quiet = Masking(checks=(CHECK.model_copy(update={"flagged": False}),), n=100, seconds=1.0)
+    net = NET.model_copy(update={"masking": quiet})
+    (gate,) = judge(GateSettings(min_robust_accuracy=0.1), "student", {"student": net}, None)
+    assert gate.met and gate.why is None
+
+
 def test_a_gate_reports_the_figure_it_was_judged_on() -> None:
     assert [
         (gate.value, gate.low, gate.high, gate.model)
         for gate in judge(
             GateSettings(min_clean_accuracy=0.1, min_robust_accuracy=0.1, max_robust_drop=0.9, max_params=5),
             "student",
-            NET,
+            {"student": NET},
             DROP,
         )
     ] == [
@@ -95,7 +236,7 @@ def test_a_gate_reports_the_figure_it_was_judged_on() -> None:
 
 
 def test_without_gates_nothing_is_judged_and_a_report_counts_as_met() -> None:
-    assert judge(GateSettings(), "student", NET, DROP) == ()
+    assert judge(GateSettings(), "student", {"student": NET}, DROP) == ()
     assert report(()).gates_met
 
 
@@ -109,7 +250,7 @@ def test_one_missed_gate_among_met_ones_misses() -> None:
 def report(gates: tuple[Gate, ...]) -> Report:
     return Report(
         threat_model=ThreatRecord(norm="Linf", eps=0.1),
-        data=DataRecord(name="digits", images=1, of=1, seed=0, classes=("0", "1")),
+        data=DataRecord(name="digits", images=1, of=1, seed=0, classes=("0", "1"), sha256="0"),
         device="cpu",
         models={"student": NET},
         gates=gates,
@@ -119,14 +260,14 @@ def report(gates: tuple[Gate, ...]) -> Report:
     )
 
 
-def asked(attack: str, student: bool, teacher: bool, **gates: object) -> EvaluateSettings:
+def asked(attack: str, student: bool, teacher: bool, certify_images: int = 5, **gates: object) -> EvaluateSettings:
     file = ModelFile(path=Path("model.pt"))
     return EvaluateSettings(
         student=file if student else None,
         teacher=file if teacher else None,
         data=DataSettings(data="digits"),
         threat=ThreatSettings(eps=0.1),
-        evaluation=EvaluationSettings.of(attack=attack),
+        evaluation=EvaluationSettings.of(attack=attack, certify_images=certify_images),
         gates=GateSettings.of(**gates),
     )
 
@@ -138,6 +279,10 @@ def asked(attack: str, student: bool, teacher: bool, **gates: object) -> Evaluat
         (asked("none", True, True, max_robust_drop=0.5), "--max-robust-drop"),
         (asked("pgd-3", True, False, max_robust_drop=0.5), "--max-robust-drop"),
         (asked("pgd-3", False, True, max_robust_drop=0.5), "--max-robust-drop"),
+        (asked("pgd-3", True, False, confidence=0.99), "--confidence stops .* give one"),
+        (asked("pgd-3", True, True, confidence=0.9, min_robust_accuracy=0.4, max_robust_drop=0.5), "one of the two"),
+        (asked("none", True, False, certify_images=0, min_certified_accuracy="0:0.4"), "got --certify-images 0"),
+        (asked("none", True, False, min_certified_accuracy="0.62:0.4"), "radius 0.62, but --n 1000 .* 0.616 at most"),
     ],
 )
 def test_a_gate_on_a_figure_that_will_not_be_measured_is_refused(settings: EvaluateSettings, named: str) -> None:
@@ -151,6 +296,8 @@ def test_a_gate_on_a_figure_that_will_not_be_measured_is_refused(settings: Evalu
         asked("none", True, False, min_clean_accuracy=0.5, max_params=3),
         asked("autoattack", True, False, min_robust_accuracy=0.5),
         asked("pgd-3", True, True, max_robust_drop=0.5),
+        asked("pgd-3", True, False, confidence=0.99, min_robust_accuracy=0.4),
+        asked("none", True, False, min_certified_accuracy="0.61:0.4"),
     ],
 )
 def test_a_gate_on_a_figure_that_will_be_measured_is_not(settings: EvaluateSettings) -> None:

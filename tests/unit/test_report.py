@@ -44,7 +44,7 @@ def full_report(**changes: Any) -> Report:
         latency_ms=0.5,
         sha256="ab",
         clean_accuracy=Rate(**HALF),
-        robust_accuracy=RobustRate(**HALF, attack="PGD-3"),
+        robust_accuracy=RobustRate(**HALF, attack="PGD-3", stages=("pgd",), chunk=10),
         certified=Certified(
             first_order=FirstOrder(norm="Linf", median=None, n=10),
             smoothing=Smoothing(
@@ -54,10 +54,22 @@ def full_report(**changes: Any) -> Report:
     )
     values: dict[str, Any] = {
         "threat_model": ThreatRecord(norm="L2", eps=0.5),
-        "data": DataRecord(name="digits", images=10, of=360, seed=0, classes=("0", "1")),
+        "data": DataRecord(name="digits", images=10, of=360, seed=0, classes=("0", "1"), sha256="cd"),
         "device": "cpu",
         "models": {"student": net, "teacher": net},
-        "paired": Paired(both_kept=1, teacher_only=2, student_only=3, both_lost=4, drop=-0.1, low=-0.2, high=0.1, n=10),
+        "paired": Paired(
+            both_kept=1,
+            teacher_only=2,
+            student_only=3,
+            both_lost=4,
+            drop=-0.1,
+            low=-0.2,
+            high=0.1,
+            p_value=1.0,
+            within=0.03,
+            preserved=False,
+            n=10,
+        ),
         "ratios": {"params": 2.0},
         "gates": (
             Gate(
@@ -166,3 +178,12 @@ def test_what_is_not_finite_becomes_null_since_json_has_no_other_word() -> None:
 def test_a_report_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         full_report().seconds = 0
+
+
+def test_text_that_utf8_cannot_hold_is_written_out_wherever_it_stands() -> None:
+    odd, plain = "a\udcff\ud800", r"a\udcff\ud800"
+    data = DataRecord(name=odd, images=1, of=1, seed=0, classes=(odd, "1"), sha256="0")
+    found = full_report(data=data, notes=(odd,), settings={odd: {"path": [odd, 1]}}, device="Ångström 犬")
+    assert (found.data.name, found.data.classes, found.notes) == (plain, (plain, "1"), (plain,))
+    assert found.settings == {plain: {"path": [plain, 1]}} and found.device == "Ångström 犬"
+    assert Report.model_validate_json(found.model_dump_json()) == found

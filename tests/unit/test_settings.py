@@ -1,12 +1,14 @@
 """Settings: checked once, one line an error, the option named as typed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from kdcompress.errors import UsageError
 from kdcompress.settings import (
+    CompareSettings,
     DataSettings,
     DistillSettings,
     EvaluateSettings,
@@ -49,6 +51,16 @@ from kdcompress.settings import (
         (GateSettings, {"min_robust_accuracy": -0.1}, ["--min-robust-accuracy", "got -0.1"]),
         (GateSettings, {"max_robust_drop": 3}, ["--max-robust-drop", "got 3"]),
         (GateSettings, {"max_params": 0}, ["--max-params", "got 0"]),
+        (GateSettings, {"max_macs": 0}, ["--max-macs", "got 0"]),
+        (GateSettings, {"max_latency_ms": 0}, ["--max-latency-ms", "got 0"]),
+        (GateSettings, {"confidence": 0.5}, ["--confidence", "0.5", "got 0.5"]),
+        (GateSettings, {"confidence": 1.0}, ["--confidence", "1", "got 1.0"]),
+        (GateSettings, {"min_certified_accuracy": "0.25"}, ["--min-certified-accuracy", "0.25:0.40", "got 0.25"]),
+        (GateSettings, {"min_certified_accuracy": "a:0.4"}, ["--min-certified-accuracy", "RADIUS:ACC", "got a:0.4"]),
+        (GateSettings, {"min_certified_accuracy": "1:2:3"}, ["--min-certified-accuracy", "got 1:2:3"]),
+        (GateSettings, {"min_certified_accuracy": "0.25:40"}, ["--min-certified-accuracy", "1", "got 40"]),
+        (GateSettings, {"min_certified_accuracy": "-1:0.4"}, ["--min-certified-accuracy", "got -1"]),
+        (GateSettings, {"min_certified_accuracy": "nan:0.4"}, ["--min-certified-accuracy", "got nan"]),
         (GateSettings, {"gate_on": "mean"}, ["--gate-on", "'bound'", "got mean"]),
         (EvaluationSettings, {"attack": "pgd-0"}, ["--attack", "autoattack", "got pgd-0"]),
         (EvaluationSettings, {"attack": "pgd"}, ["--attack", "pgd-", "got pgd"]),
@@ -63,7 +75,7 @@ from kdcompress.settings import (
         (ThreatSettings, {"eps": "nan"}, ["--eps", "got nan"]),
         (ThreatSettings, {"eps": "8/0"}, ["--eps", "8/255", "got 8/0"]),
         (ThreatSettings, {"eps": "wide"}, ["--eps", "number", "got wide"]),
-        (ThreatSettings, {"eps": "0.1", "norm": "L1"}, ["--norm", "Linf", "L2", "got L1"]),
+        (ThreatSettings, {"eps": "0.1", "norm": "L0"}, ["--norm", "Linf", "L2", "L1", "got L0"]),
         (DataSettings, {"data": "digits", "image_size": 0}, ["--image-size", "got 0"]),
         (DataSettings, {"data": "digits", "train_images": 0}, ["--train-images", "got 0"]),
         (RunSettings, {"epoch": 3}, ["--epoch", "got 3"]),
@@ -95,6 +107,21 @@ def test_a_wrong_value_is_one_line_that_names_the_option_what_was_expected_and_w
 def test_the_edges_of_what_is_allowed_are_allowed(settings: type[Settings], value: dict[str, object]) -> None:
     kept = settings.of(**value).model_dump()
     assert {name: kept[name] for name in value} == value
+
+
+def test_a_certified_demand_is_typed_as_a_radius_and_an_accuracy() -> None:
+    assert GateSettings.of(min_certified_accuracy="0.25:0.40").min_certified_accuracy == (0.25, 0.4)
+    assert GateSettings.of(min_certified_accuracy=(0.0, 1.0)).min_certified_accuracy == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("home", [GateSettings, lambda **gates: CompareSettings(reports=("a", "b"), **gates)])
+def test_preserved_means_within_the_gate_or_within_three_points(home: Any) -> None:
+    assert [home().within, home(max_robust_drop=0.0).within, home(max_robust_drop=0.1).within] == [0.03, 0.0, 0.1]
+
+
+def test_one_report_is_nothing_to_compare() -> None:
+    with pytest.raises(UsageError, match="a baseline's report and another, got 1"):
+        CompareSettings.of(reports=("a.json",))
 
 
 def test_a_radius_may_be_written_as_a_fraction() -> None:

@@ -1,115 +1,84 @@
-"""Verdicts under attack, on a network whose robust accuracy is known."""
+"""Counting verdicts."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kdcompress.attacks import autoattack
-from kdcompress.data import Split
-from kdcompress.evaluation import accuracy
-from kdcompress.evaluation.accuracy import Verdicts, correct, rate, robust_rate, under_attack
-from kdcompress.threat import ThreatModel
+from kdcompress.attacks.plans import plan_of
+from kdcompress.evaluation.accuracy import Verdicts, by_class, over_eps, predictions, rate, robust_rate
+from kdcompress.evaluation.kept import STOOD, UNTRIED, WRONG
+from kdcompress.maths.sequential import anytime_interval
 
-CPU = torch.device("cpu")
+RADII = (0.1, 0.2)
+STEPS = torch.tensor([WRONG, STOOD, 0, 1, 2, 3, UNTRIED])
 
 
-def attacked(
-    model: nn.Module, images: Split, eps: float, attack: str = "pgd-5", batch_size: int = 25, **rest: object
-) -> Verdicts:
-    return under_attack(
-        model,
-        images,
-        ThreatModel("Linf", eps),
-        attack=attack,
-        classes=2,
-        seed=0,
-        batch_size=batch_size,
-        device=CPU,
-        **rest,  # type: ignore[arg-type]
+@pytest.fixture
+def verdicts() -> Verdicts:
+    """Two stages at two radii; image 0 wrong, 1 stood, 2 and 3 broken at the smaller radius, 4 and 5 at the larger."""
+    predicted = torch.tensor([1, 0, 0, 0, 0, 0, 0])
+    return Verdicts(
+        plan=plan_of("apgd", classes=10, norm="Linf"),
+        radii=RADII,
+        predicted=predicted,
+        right=predicted == 0,
+        steps=STEPS,
+        attacked=6,
+        shown=torch.zeros(0, 1, 2, 2),
     )
 
 
-def exactly(images: Split, eps: float) -> Tensor:
-    """Right, and further than eps from one half."""
-    mean = torch.cat([x for x, _ in images.batches(99)]).flatten(1).mean(1)
-    return ((mean > 0.5) == (images.labels == 1)) & ((mean - 0.5).abs() > eps)
+def test_an_image_broken_at_one_radius_counts_as_broken_at_every_larger_one(verdicts: Verdicts) -> None:
+    assert verdicts.stood(0.1).tolist() == [False, True, False, False, True, True, False]
+    assert verdicts.stood(0.2).tolist() == [False, True, False, False, False, False, False]
 
 
-@pytest.mark.parametrize("eps", [0.005, 0.02, 0.05, 0.1, 0.3])
-@pytest.mark.parametrize("batch_size", [1, 7, 25])
-def test_on_a_linear_network_pgd_finds_the_true_robust_accuracy_whatever_the_batches(
-    bright: nn.Module, greys: Split, eps: float, batch_size: int
-) -> None:
-    found = attacked(bright, greys, eps, batch_size=batch_size)
-    assert torch.equal(found.robust, exactly(greys, eps))
-    assert torch.equal(found.clean, exactly(greys, 0.0))
-    assert found.attack == "PGD-5"
+def test_robust_accuracy_never_exceeds_clean_accuracy(verdicts: Verdicts) -> None:
+    for eps in RADII:
+        assert (verdicts.stood(eps) <= verdicts.right).all()
 
 
-def test_an_image_that_is_wrong_stays_wrong_even_if_the_attack_makes_it_right(
-    bright: nn.Module, greys: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def kind(model: nn.Module, x: Tensor, y: Tensor, *_: object, **__: object) -> Tensor:
-        return x + (2 * y - 1).view(-1, 1, 1, 1) * 0.3  # towards the label
-
-    monkeypatch.setattr(accuracy, "pgd", kind)
-    found = attacked(bright, greys, 0.3)
-    assert not found.clean[-1] and not found.robust[-1]
-    assert torch.equal(found.robust, found.clean)
+def test_the_text_names_the_stage_that_broke_an_image_at_that_radius(verdicts: Verdicts) -> None:
+    assert verdicts.text(0.1) == "x.01..?"
+    assert verdicts.text(0.2) == "x.0101?"
 
 
-def test_an_attack_that_leaves_the_ball_is_brought_back(
-    bright: nn.Module, greys: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wild(model: nn.Module, x: Tensor, y: Tensor, *_: object, **__: object) -> Tensor:
-        return x - (2 * y - 1).view(-1, 1, 1, 1) * 5.0
-
-    monkeypatch.setattr(accuracy, "pgd", wild)
-    found = attacked(bright, greys, 0.02)
-    assert torch.equal(found.robust, exactly(greys, 0.02))
+def test_images_that_were_not_attacked_are_not_counted(verdicts: Verdicts) -> None:
+    found = robust_rate(verdicts, 0.2, chunk=7)
+    assert (found.value, found.n, found.chunk) == (1 / 6, 6, 7)
+    assert (found.attack, found.stages) == ("APGD-CE and APGD-T", ("apgd-ce", "apgd-t"))
+    assert [(point.eps, point.value) for point in over_eps(verdicts)] == [(0.1, 0.5), (0.2, pytest.approx(1 / 6))]
 
 
-def test_autoattack_is_projected_counted_by_us_and_its_warnings_kept_once(
-    bright: nn.Module, greys: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seeds: list[int] = []
-
-    def package(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, **how: object) -> tuple[Tensor, list[str]]:
-        seeds.append(how["seed"])  # type: ignore[arg-type]
-        return x - (2 * y - 1).view(-1, 1, 1, 1) * 5.0, ["gradients vanish"]
-
-    monkeypatch.setattr(autoattack, "adversarial_inputs", package)
-    found = attacked(bright, greys, 0.02, attack="autoattack", batch_size=10)
-    assert torch.equal(found.robust, exactly(greys, 0.02))
-    assert found.warnings == ("gradients vanish",)
-    assert seeds == [0, 1, 2]
-    assert "not AutoAttack" in found.attack  # two classes
+def test_where_the_attack_was_free_to_stop_the_interval_allows_for_it(verdicts: Verdicts) -> None:
+    fixed, free = robust_rate(verdicts, 0.1, chunk=1), robust_rate(verdicts, 0.1, chunk=1, stops=True)
+    assert (free.interval, fixed.interval) == ("anytime-valid", "Clopper-Pearson")
+    assert (free.low, free.high) == anytime_interval(3, 6)
+    assert free.low < fixed.low < fixed.high < free.high
 
 
-def test_the_real_package_breaks_what_can_be_broken(bright: nn.Module, greys: Split) -> None:
-    near = greys.subset([11, 12, 13, 24])  # within 3 of 127.5, and the wrong label
-    found = attacked(bright, near, 0.05, attack="autoattack")
-    assert found.robust.tolist() == [False] * 4
-    assert found.clean.tolist() == [True, True, True, False]
+def test_classes_are_counted_each_on_its_own_images(verdicts: Verdicts) -> None:
+    labels = torch.tensor([0, 0, 0, 2, 2, 2, 3])
+    found = by_class(labels, verdicts.right, verdicts, 0.1, ("a", "b", "c", "d"))
+    assert [(one.name, one.clean.value, one.clean.n) for one in found] == [("a", 2 / 3, 3), ("c", 1, 3), ("d", 1, 1)]
+    assert [one.robust and one.robust.value for one in found] == [1 / 3, 2 / 3, None]
+    assert all(one.robust is None for one in by_class(labels, verdicts.right, None, 0.1, ("a", "b", "c", "d")))
 
 
-def test_images_that_are_all_wrong_need_no_attack(bright: nn.Module, greys: Split) -> None:
-    found = attacked(bright, greys.subset([24, 24]), 0.05, attack="autoattack")
-    assert found.clean.tolist() == found.robust.tolist() == [False, False]
+def test_a_randomised_network_is_judged_by_the_mean_of_its_draws() -> None:
+    class Coin(nn.Module):
+        """Class 1 three times in four, and then just so; else class 0 by far."""
 
+        def forward(self, x: Tensor) -> Tensor:
+            rare = torch.rand(len(x)) < 0.25
+            return torch.stack([rare * 20.0, torch.full((len(x),), 0.5)], 1)
 
-def test_progress_counts_images_and_those_that_stand(bright: nn.Module, greys: Split) -> None:
-    heard: list[tuple[str, int, int, int]] = []
-    attacked(bright, greys, 0.05, batch_size=10, on_progress=lambda *now: heard.append(now))
-    kept = exactly(greys, 0.05)
-    ends = [done for done in heard if done[1] > 0 and done in heard]
-    assert [now[1] for now in heard] == [0, 10, 10, 20, 20, 25]
-    assert ends[-1] == ("PGD-5", 25, 25, int(kept.sum()))
-    assert heard[1] == ("PGD-5", 10, 25, int(kept[:10].sum()))
-
-
-def test_clean_accuracy_is_the_same_with_and_without_an_attack(bright: nn.Module, greys: Split) -> None:
-    assert torch.equal(correct(bright, greys, batch_size=4, device=CPU), attacked(bright, greys, 0.1).clean)
+    torch.manual_seed(0)
+    x = torch.zeros(200, 1, 2, 2)
+    one, many = predictions(Coin(), x), predictions(Coin(), x, draws=400)
+    assert 0.6 < one.float().mean() < 0.9
+    # Mean probability of class 0: 1/4 + 3/4 * .38 = .53.
+    assert (many == 0).float().mean() > 0.8
 
 
 def test_a_rate_counts_and_lies_in_its_interval() -> None:
@@ -117,8 +86,3 @@ def test_a_rate_counts_and_lies_in_its_interval() -> None:
     assert (found.value, found.n) == (0.75, 4)
     assert 0 < found.low < 0.75 < found.high < 1
     assert rate(torch.ones(3).bool()).high == 1 and rate(torch.zeros(3).bool()).low == 0
-
-
-def test_a_robust_rate_is_that_of_the_robust_verdicts_and_names_the_attack() -> None:
-    found = robust_rate(Verdicts(torch.tensor([True, True]), torch.tensor([True, False]), "PGD-9", ()))
-    assert (found.value, found.n, found.attack) == (0.5, 2, "PGD-9")
