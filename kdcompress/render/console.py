@@ -4,12 +4,19 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kdcompress.render.words import count, duration, file_size, percent, tenths_of_percent, whole_percent
-from kdcompress.report import Gate, ModelReport, Paired, Report, Smoothing
-from kdcompress.threat import ThreatModel
+from kdcompress.render.figures import figures
+from kdcompress.render.gates import gate_line
+from kdcompress.render.sentences import (
+    attack_terms,
+    comparison,
+    distrust,
+    heading,
+    masking_lines,
+    preserved,
+)
+from kdcompress.render.words import count, duration, tenths_of_percent, title, whole_percent
+from kdcompress.report import Report
 from kdcompress.training.run_record import RunRecord
-
-NAMES = {"kd": "KD student", "kdiga": "KDIGA student"}
 
 
 def show(console: Console, renderable: RenderableType) -> None:
@@ -20,27 +27,28 @@ def show(console: Console, renderable: RenderableType) -> None:
 
 
 def evaluation(report: Report) -> Group:
-    """The whole report: figures, comparison, gates, notes."""
-    threat = ThreatModel(report.threat_model.norm, report.threat_model.eps)
-    head = f"{report.data.name}: {report.data.images} of {report.data.of} test images, {threat}, {report.device}"
-    parts: list[RenderableType] = [Text(head), figures(report)]
+    """The whole report: figures, comparison, masking, gates, notes."""
+    parts: list[RenderableType] = [Text(heading(report)), table(report)]
     if report.paired is not None:
-        parts.append(Text(comparison(report.paired)))
-    parts += [Text(gate_line(gate), style="" if gate.met else "bold red") for gate in report.gates]
-    parts += [Text(f"note: {note}") for note in report.notes]
-    parts.append(Text(f"95% intervals in brackets; took {duration(report.seconds)}"))
-    return Group(*parts)
+        parts += [Text(comparison(report.paired)), Text(preserved(report))]
+    return Group(*parts, *_conclusions(report))
 
 
 def demonstration(report: Report) -> Group:
     """The demo's table, and the sentence it shows."""
-    threat = ThreatModel(report.threat_model.norm, report.threat_model.eps)
-    head = f"{report.data.name}: {report.data.images} of {report.data.of} test images, {threat}, {report.device}"
-    parts: list[RenderableType] = [Text(head), figures(report), Text(sentence(report))]
-    parts += [Text(gate_line(gate), style="" if gate.met else "bold red") for gate in report.gates]
-    parts += [Text(f"note: {note}") for note in report.notes]
-    parts.append(Text(f"95% intervals in brackets; took {duration(report.seconds)}"))
-    return Group(*parts)
+    return Group(Text(heading(report)), table(report), Text(sentence(report)), *_conclusions(report))
+
+
+def _conclusions(report: Report) -> list[RenderableType]:
+    """What every table ends with."""
+    flagged = distrust(report)
+    return [
+        *(Text(line) for line in attack_terms(report)),
+        *(Text(line, style="bold red" if name in flagged else "") for name, line in masking_lines(report).items()),
+        *(Text(gate_line(gate), style="" if gate.met else "bold red") for gate in report.gates),
+        *(Text(f"note: {note}") for note in report.notes),
+        Text(f"95% intervals in brackets; took {duration(report.seconds)}"),
+    ]
 
 
 def sentence(report: Report) -> str:
@@ -58,85 +66,18 @@ def sentence(report: Report) -> str:
     )
 
 
-def figures(report: Report) -> Table:
+def table(report: Report) -> Table:
     """One column a model, one row a figure; ratios where there are two."""
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("")
+    shown = Table(show_edge=False, pad_edge=False)
+    shown.add_column("")
     for name in report.models:
-        table.add_column(NAMES.get(name, name), justify="right")
+        # Text, since a name in brackets would be read as markup.
+        shown.add_column(Text(title(name)), justify="right")
     if report.ratios:
-        table.add_column("teacher / student", justify="right")
-    models = list(report.models.values())
-    ratio = {key: f"{value:.2f}x" for key, value in report.ratios.items()}
-
-    def row(title: str, cells: list[str], key: str = "") -> None:
-        # Text, since a path in brackets would be read as markup.
-        table.add_row(title, *map(Text, cells), *([ratio.get(key, "")] if report.ratios else []))
-
-    row("network", [model.arch for model in models])
-    row("parameters", [count(model.params) for model in models], "params")
-    row("MACs an image", [count(model.macs) for model in models], "macs")
-    row("file", [file_size(model.file_bytes) for model in models], "file_bytes")
-    row("latency, 1 image", [f"{model.latency_ms:.2f} ms" for model in models], "latency_ms")
-    row("clean accuracy", [percent(model.clean_accuracy) for model in models])
-    attacks = [model.robust_accuracy.attack for model in models if model.robust_accuracy is not None]
-    if attacks:
-        row(f"robust accuracy, {attacks[0]}", [_robust(model) for model in models])
-    _certified_rows(row, models)
-    return table
-
-
-def _certified_rows(row, models: list[ModelReport]) -> None:  # type: ignore[no-untyped-def]
-    """Each kind of radius under its own head; estimates say so."""
-    certified = [model.certified for model in models]
-    if any(found is None for found in certified):
-        return
-    kinds = [found for found in certified if found is not None]
-    first = kinds[0].first_order
-    medians = [kind.first_order.median for kind in kinds]
-    row(
-        f"first-order radius, {first.norm}: estimate, median of {first.n}",
-        ["infinite" if median is None else f"{median:.4f}" for median in medians],
-    )
-    smoothed = [kind.smoothing for kind in kinds if kind.smoothing is not None]
-    if len(smoothed) != len(models):
-        return
-    for index, point in enumerate(smoothed[0].at):
-        row(
-            f"smoothed classifier: certified at L2 {point.radius:.3f}",
-            [percent(found.at[index]) for found in smoothed],
-        )
-    row("smoothed classifier: abstained", [f"{found.abstained} of {found.at[0].n}" for found in smoothed])
-    row(_smoothing_terms(smoothed[0]), ["" for _ in smoothed])
-
-
-def _smoothing_terms(found: Smoothing) -> str:
-    return f"  sigma {found.sigma:g}, n0 {found.n0}, n {found.n}, alpha {found.alpha:g}: at most {found.cap:.3f}"
-
-
-def _robust(model: ModelReport) -> str:
-    return "" if model.robust_accuracy is None else percent(model.robust_accuracy)
-
-
-def comparison(found: Paired) -> str:
-    """Teacher against student on the same images, in a sentence."""
-    return (
-        f"On the same {found.n} images under attack: both kept {found.both_kept}, teacher only {found.teacher_only}, "
-        f"student only {found.student_only}, both lost {found.both_lost}. The student's robust accuracy is "
-        f"{abs(found.drop) * 100:.1f} points {'below' if found.drop >= 0 else 'above'} the teacher's "
-        f"(95% interval of the drop: {found.low * 100:+.1f} to {found.high * 100:+.1f} points)."
-    )
-
-
-def gate_line(gate: Gate) -> str:
-    """A gate's verdict: what was asked, what was found, what decided."""
-    verdict = "met   " if gate.met else "MISSED"
-    plain = gate.name == "--max-params"
-    value = f"{gate.value:,.0f}" if plain else f"{gate.value:.3f} [{gate.low:.3f}, {gate.high:.3f}]"
-    threshold = f"{gate.threshold:,.0f}" if plain else f"{gate.threshold:g}"
-    undecided = "; undecided: the threshold lies inside the interval, more images may turn it" if gate.undecided else ""
-    decided = "" if plain else f", by the {'point estimate' if gate.decided_by == 'point' else 'conservative bound'}"
-    return f"gate {verdict} {gate.name} {threshold}: {gate.model} {value}{decided}{undecided}"
+        shown.add_column("teacher / student", justify="right")
+    for line in figures(report):
+        shown.add_row(*map(Text, (line.title, *line.cells)), *([line.ratio] if report.ratios else []))
+    return shown
 
 
 def run_summary(record: RunRecord) -> Group:

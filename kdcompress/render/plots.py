@@ -7,8 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kdcompress.errors import UsageError
-from kdcompress.render.console import NAMES
-from kdcompress.render.words import whole_percent
+from kdcompress.render.words import title, whole_percent
 from kdcompress.report import Rate, Report
 from kdcompress.threat import ThreatModel
 
@@ -54,7 +53,7 @@ def draw_accuracies(report: Report, suffix: str) -> bytes:
             )
     axes.set_xticks(
         range(len(report.models)),
-        [f"{NAMES.get(name, name)}\n{model.params:,} parameters" for name, model in report.models.items()],
+        [f"{title(name)}\n{model.params:,} parameters" for name, model in report.models.items()],
     )
     axes.set_ylim(0, 112)  # room for the labels above the whiskers
     axes.set_yticks(range(0, 101, 20))

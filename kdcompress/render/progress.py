@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from kdcompress.progress import Epoch, Listener, Step
+from kdcompress.progress import AttackProgress, Epoch, Listener, Step
 from kdcompress.render.words import duration
+from kdcompress.threat import render_eps
 
 WIDE = 100
 """Columns of a terminal with room for a bar beside the figures."""
@@ -46,9 +47,13 @@ def _bars(console: Console) -> Iterator[Listener]:
                 )
                 show("training", now.step, now.steps, detail)
 
+        def attack(name: str, now: AttackProgress) -> None:
+            show(f"{name}: {now.stage}", now.done, now.images, attack_detail(now))
+
         yield Listener(
             note=lambda text: console.print(text, highlight=False, markup=False),
             count=show,
+            attack=attack,
             step=step,
             epoch=lambda epoch: _tell_epoch(console, epoch),
         )
@@ -66,7 +71,21 @@ def _lines(console: Console) -> Iterator[Listener]:
             seen.add(label)
             tell(label)
 
-    yield Listener(note=tell, count=began, epoch=lambda epoch: _tell_epoch(console, epoch))
+    def attack(name: str, now: AttackProgress) -> None:
+        place = f"{name}: chunk {now.chunk} of {now.chunks}, {now.stage}"
+        if now.eps is not None:
+            place += f" at eps {render_eps(now.eps)}"
+        if place not in seen:
+            seen.add(place)
+            tell(f"{place}, on {attack_detail(now)}")
+
+    yield Listener(note=tell, count=began, attack=attack, epoch=lambda epoch: _tell_epoch(console, epoch))
+
+
+def attack_detail(now: AttackProgress) -> str:
+    """Images left standing, and time left where there is a pace to tell it by."""
+    left = "" if now.seconds_left is None else f", {duration(now.seconds_left)} left"
+    return f"{now.standing} of {now.tried} standing{left}"
 
 
 def terms(values: dict[str, float], weights: dict[str, float]) -> str:

@@ -1,6 +1,37 @@
-"""Numbers as people read them. Rates become percent here and nowhere else."""
+"""Numbers and names as people read them. Rates become percent here and nowhere else."""
+
+import re
+from collections.abc import Callable
 
 from kdcompress.report import Rate
+
+MOST_DECIMALS = 6
+
+TITLES = {"kd": "KD student", "kdiga": "KDIGA student"}
+
+# Controls, lone surrogates, non-characters, and the marks that turn the direction of the text around them: a file
+# may be named with any of them, and none has a place on a page.
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def title(model: str) -> str:
+    """A model's key in the report, as a heading.
+
+    >>> title("student"), title("kdiga")
+    ('student', 'KDIGA student')
+    """
+    return TITLES.get(model, model)
+
+
+def printable(text: str) -> str:
+    """Text with what cannot be shown replaced by the replacement character.
+
+    >>> printable("a\\x00b") == "a\\N{REPLACEMENT CHARACTER}b"
+    True
+    """
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def percent(rate: Rate) -> str:
@@ -28,6 +59,65 @@ def tenths_of_percent(rate: float) -> str:
     '95.8%'
     """
     return f"{rate:.1%}"
+
+
+def exact_percent(rate: float) -> str:
+    """A rate that somebody asked for, with the digits it was asked in.
+
+    >>> exact_percent(0.52), exact_percent(0.5255)
+    ('52%', '52.55%')
+    """
+    return f"{100 * rate:.6g}%"
+
+
+def points(difference: float) -> str:
+    """A difference of two rates, in points, that somebody asked for.
+
+    >>> points(0.03), points(0.0325)
+    ('3.0', '3.25')
+    """
+    text = f"{100 * difference:.6g}"
+    return text if "." in text else f"{text}.0"
+
+
+def signed_points(difference: float, digits: int = 1) -> str:
+    """A difference of two rates that was measured, in points.
+
+    >>> signed_points(0.07), signed_points(-0.0004), signed_points(0.0304, 2)
+    ('+7.0', '0.0', '+3.04')
+    """
+    text = f"{100 * difference:+.{digits}f}"
+    return text if float(text) else text[1:]
+
+
+def decimals(
+    figure: float, threshold: float, least: int, meets: Callable[[float, float], bool], unit: float = 100
+) -> int:
+    """How many decimals show a figure on its own side of a threshold, so that rounding contradicts no verdict.
+
+    Args:
+        least: that many are shown anyway; six at most.
+        meets: `operator.ge` for a threshold from below, `operator.le` for one from above.
+        unit: what both are shown in: 100 for percent and points.
+
+    >>> import operator
+    >>> decimals(0.4499, 0.45, 1, operator.ge), decimals(0.4999, 0.45, 1, operator.ge)
+    (2, 1)
+    """
+    asked = float(f"{unit * threshold:.6g}")  # as it is shown
+    for digits in range(least, MOST_DECIMALS):
+        if meets(float(f"{unit * figure:.{digits}f}"), asked) == meets(figure, threshold):
+            return digits
+    return MOST_DECIMALS
+
+
+def p_value(p: float) -> str:
+    """The probability of so large a difference by chance.
+
+    >>> p_value(0.0123), p_value(0.00001)
+    ('p = 0.012', 'p < 0.001')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def count(number: float) -> str:

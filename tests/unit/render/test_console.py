@@ -8,8 +8,12 @@ from rich.console import Console, RenderableType
 
 from kdcompress.models.record import ModelRecord
 from kdcompress.progress import Epoch, Validation
-from kdcompress.render.console import comparison, evaluation, gate_line, run_summary, show
+from kdcompress.render.console import evaluation, run_summary, show
+from kdcompress.render.gates import gate_line
+from kdcompress.render.html.page import page
+from kdcompress.render.markdown import markdown
 from kdcompress.render.progress import listening
+from kdcompress.render.sentences import comparison, preserved
 from kdcompress.report import (
     Certified,
     CertifiedRate,
@@ -25,6 +29,7 @@ from kdcompress.report import (
     ThreatRecord,
 )
 from kdcompress.training.run_record import Compression, Cost, RunRecord, ValidationRecord
+from tests import sample_report as samples
 
 
 def printed(what: RenderableType) -> str:
@@ -43,7 +48,9 @@ def model(arch: str, robust: float, certified: bool) -> ModelReport:
         latency_ms=1.234,
         sha256="0",
         clean_accuracy=Rate(value=0.975, low=0.95, high=0.99, n=360),
-        robust_accuracy=RobustRate(value=robust, low=robust - 0.05, high=robust + 0.05, n=360, attack="PGD-3"),
+        robust_accuracy=RobustRate(
+            value=robust, low=robust - 0.05, high=robust + 0.05, n=360, attack="PGD-3", stages=("pgd",), chunk=250
+        ),
         certified=Certified(
             first_order=FirstOrder(norm="Linf", median=0.0123, n=8),
             smoothing=Smoothing(sigma=0.25, n0=10, n=20, alpha=0.001, cap=0.3, abstained=3, at=curve),
@@ -56,7 +63,7 @@ def model(arch: str, robust: float, certified: bool) -> ModelReport:
 def report(certified: bool = True, arch: str = "resnet18") -> Report:
     return Report(
         threat_model=ThreatRecord(norm="Linf", eps=8 / 255),
-        data=DataRecord(name="digits", images=360, of=400, seed=0, classes=("0", "1")),
+        data=DataRecord(name="digits", images=360, of=400, seed=0, classes=("0", "1"), sha256="1"),
         device="cpu (1 threads)",
         models={"student": model(arch, 0.5, certified), "teacher": model("big", 0.75, certified)},
         paired=PAIRED,
@@ -69,7 +76,19 @@ def report(certified: bool = True, arch: str = "resnet18") -> Report:
     )
 
 
-PAIRED = Paired(both_kept=1, teacher_only=2, student_only=3, both_lost=4, drop=0.25, low=0.1, high=0.4, n=10)
+PAIRED = Paired(
+    both_kept=1,
+    teacher_only=2,
+    student_only=3,
+    both_lost=4,
+    drop=0.25,
+    low=0.1,
+    high=0.4,
+    p_value=0.0123,
+    within=0.03,
+    preserved=False,
+    n=10,
+)
 GATE = Gate(
     name="--min-robust-accuracy",
     model="student",
@@ -128,12 +147,123 @@ def test_the_comparison_says_which_way_the_difference_goes(drop: float, word: st
 
 
 @pytest.mark.parametrize(
+    ("kept", "said"),
+    [(True, "Robustness preserved within 3.0 points at 95%."), (False, "Robustness not shown to be preserved within")],
+)
+def test_the_comparison_ends_with_what_it_shows(kept: bool, said: str) -> None:
+    found = report().model_copy(update={"paired": PAIRED.model_copy(update={"preserved": kept})})
+    assert preserved(found).startswith(said)
+    assert "p = 0.012" in comparison(PAIRED)
+    assert said in printed(evaluation(found))
+
+
+@pytest.mark.parametrize("flagged", [("student",), ("teacher",), ("student", "teacher")])
+@pytest.mark.parametrize("kept", [True, False])
+def test_where_a_network_is_flagged_nothing_is_said_of_preserved_robustness(
+    flagged: tuple[str, ...], kept: bool
+) -> None:
+    models = {name: samples.model(masking=samples.masking(name in flagged)) for name in ("student", "teacher")}
+    found = samples.report(models=models, paired=samples.PAIRED.model_copy(update={"preserved": kept}))
+    said = (
+        "Whether robustness is preserved within 3.0 points cannot be told: the robust accuracy of "
+        f"{' and '.join(flagged)} is not to be trusted."
+    )
+    assert preserved(found) == said
+    for text in (printed(evaluation(found)), markdown(found), page(found, samples.evidence())):
+        assert said in text
+        assert not re.search(r"(?i)robustness (not shown to be )?preserved", text)
+
+
+def test_the_interval_of_the_drop_has_the_digits_that_tell_it_from_what_was_allowed() -> None:
+    assert "+10.00 to +3.04 points" in comparison(PAIRED.model_copy(update={"high": 0.0304}))
+
+
+def test_accuracy_at_several_radii_has_a_row_each() -> None:
+    text = printed(evaluation(samples.report()))
+    assert "robust at eps 2/255" in text and "81.4% [78.4, 84.4]" in text
+
+
+def test_masking_is_one_quiet_line_where_all_is_well_and_a_loud_one_where_it_is_not() -> None:
+    assert "student: masking checks: 6 passed, 1 not applicable" in printed(evaluation(samples.report()))
+    flagged = samples.report(models={"student": samples.model(masking=samples.masking(True))})
+    said = "student: robust accuracy NOT TO BE TRUSTED, because: 62 of 200 images have an input gradient of zero"
+    assert said in printed(evaluation(flagged))
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        ("no gradients, not PGD-5: square", "has no gradients of its own; white-box attacks were made on its parent"),
+        (
+            "PGD-5, then pgd-100 on surrogate",
+            "attacked by its own gradients; what breaks its parent was tried on it too",
+        ),
+    ],
+)
+def test_what_a_surrogate_was_for_depends_on_whether_the_network_has_gradients(attack: str, said: str) -> None:
+    found = samples.robust_rate(0.5, surrogate="its parent", attack=attack)
+    assert said in printed(evaluation(samples.report(models={"student": samples.model(robust_accuracy=found)})))
+
+
+def test_an_attack_that_stopped_early_says_on_how_many_images_and_what_its_interval_is() -> None:
+    stopped = samples.robust_rate(0.5, n=340, interval="anytime-valid", confidence=0.99)
+    text = printed(evaluation(samples.report(models={"student": samples.model(robust_accuracy=stopped)})))
+    assert "after 340 of 1000 images" in text and "anytime-valid at 99%" in text
+    through = samples.robust_rate(0.5, n=1000, interval="anytime-valid")
+    text = printed(evaluation(samples.report(models={"student": samples.model(robust_accuracy=through)})))
+    assert "a gate was free to stop the attack, which took all 1000 images; the interval" in text
+    assert "stopped" not in text
+    fewer = samples.report(models={"student": samples.model(robust_accuracy=samples.robust_rate(0.5, n=340))})
+    assert "student: robust accuracy on 340 of 1000 images" in printed(evaluation(fewer))
+
+
+def test_a_figure_that_one_model_lacks_leaves_its_cell_empty() -> None:
+    full = samples.model()
+    lacking = samples.report(models={"student": full, "teacher": full.model_copy(update=samples.attacked_only(full))})
+    text = printed(evaluation(lacking))
+    assert "robust accuracy, AutoAttack standard" in text and "certified at L2 0.125" in text and "None" not in text
+
+
+@pytest.mark.parametrize(
     ("change", "there", "not_there"),
     [
-        ({}, ["MISSED", "undecided", "point estimate", "0.52", "0.500 [0.450, 0.550]"], ["met   "]),
+        ({}, ["MISSED", "undecided", "point estimate", "0.52", "50.0% [45.0, 55.0]"], ["met   "]),
         ({"met": True, "undecided": False}, ["met"], ["MISSED", "undecided"]),
         ({"decided_by": "bound"}, ["conservative bound"], ["point estimate"]),
-        ({"name": "--max-params", "value": 123456, "threshold": 100000}, ["123,456", "100,000"], ["["]),
+        ({"why": "masking: 3 checks flagged"}, ["masking: 3 checks flagged"], ["point estimate"]),
+        (
+            {"name": "--max-params", "value": 123456, "threshold": 100000},
+            ["123,456 parameters", "100,000", "counted"],
+            ["[", "estimate"],
+        ),
+        ({"name": "--max-macs", "value": 2e8, "threshold": 1e8}, ["200,000,000 MACs", "100,000,000"], ["["]),
+        ({"name": "--max-latency-ms", "value": 2.5, "low": 2.4, "high": 2.6}, ["2.50 ms [2.40, 2.60]"], ["%"]),
+        ({"name": "--max-latency-ms", "value": 2.5, "low": 2.5, "high": 2.5}, ["2.50 ms,"], ["["]),
+        (
+            {"name": "--max-robust-drop", "value": 0.02, "low": -0.01, "high": 0.05},
+            ["+2.0 points [-1.0, +5.0]"],
+            ["%"],
+        ),
+        ({"name": "--min-certified-accuracy"}, ["--min-certified-accuracy", "50.0% [45.0, 55.0]"], []),
+        # Rounding does not contradict the verdict: more digits are shown where it would.
+        ({"threshold": 0.5, "value": 0.4996}, ["MISSED --min-robust-accuracy 0.5", "49.96% [45.00, 55.00]"], []),
+        (
+            {"threshold": 0.45, "value": 0.5, "low": 0.4499, "decided_by": "bound"},
+            ["MISSED", "50.00% [44.99, 55.00]"],
+            [],
+        ),
+        (
+            {"name": "--max-robust-drop", "threshold": 0.03, "value": 0.02, "low": -0.01, "high": 0.0304}
+            | {"decided_by": "bound"},
+            ["MISSED --max-robust-drop 0.03", "+2.00 points [-1.00, +3.04]"],
+            [],
+        ),
+        (
+            {"name": "--max-latency-ms", "threshold": 2.5, "value": 2.5004, "low": 2.5004, "high": 2.5004},
+            ["MISSED --max-latency-ms 2.5:", "2.5004 ms,"],
+            [],
+        ),
+        ({"name": "--max-latency-ratio", "threshold": 1.1, "value": 1.1004}, ["1.1004x"], []),
     ],
 )
 def test_a_gates_line_says_what_was_asked_found_and_decided(
