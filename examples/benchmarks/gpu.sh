@@ -1,11 +1,12 @@
 #!/bin/sh
 # Everything that waits for a GPU, in one go: the tests, and the tables of examples/benchmarks. Takes half an hour.
 #
-#     sh examples/benchmarks/gpu.sh TEACHER DATA [FOLDER FOR THE RESULTS]
+#     sh examples/benchmarks/gpu.sh TEACHER DATA RESNET4B [FOLDER FOR THE RESULTS]
 #
-# TEACHER is a CIFAR ResNet-18 that takes [0,1] as it is (its weights do not matter for time), DATA a CIFAR-10 folder.
+# TEACHER is a CIFAR ResNet-18 that takes [0,1] as it is (its weights do not matter for time), DATA a CIFAR-10 folder,
+# RESNET4B the checkpoint that examples/cifar10/resnet4b.py is for (its weights matter: an attack is as long as the images stand).
 set -u
-teacher=$1 data=$2 out=${3:-gpu-results}
+teacher=$1 data=$2 robust=$3 out=${4:-gpu-results}
 cd "$(dirname "$0")/../.."
 mkdir -p "$out"
 export PYTHONPATH=.
@@ -20,5 +21,8 @@ for student in "resnet18 --student-arg channels=32,64,128,256" "resnet18 --stude
         --train-images 2000 --batch-size 128 --eps 8/255 --repeats 15 --device cuda \
         >> "$out/bench.txt" 2>> "$out/bench.err"
 done
+python examples/benchmarks/attacks.py "$robust" --arch examples/cifar10/resnet4b.py:resnet4b \
+    --mean 0.4914,0.4822,0.4465 --std 0.2471,0.2435,0.2616 --data "$data" --eps 2/255 --images 1000 --device cuda \
+    > "$out/attacks.txt" 2> "$out/attacks.err"
 tail -n 1 "$out/tests.log"
 cat "$out"/*.txt
