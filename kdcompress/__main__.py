@@ -8,6 +8,7 @@ import typer
 
 from kdcompress.cli.bench import bench
 from kdcompress.cli.commands import Commands
+from kdcompress.cli.compare import compare
 from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
 from kdcompress.cli.evaluate import evaluate
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(distill)
 app.command()(train)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(demo)
 app.command()(bench)
 

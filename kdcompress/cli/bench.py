@@ -7,7 +7,8 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import MEASURES, Format, default
-from kdcompress.cli.output import deliver, refuse_unwritable, stderr
+from kdcompress.cli.output import deliver, stderr
+from kdcompress.cli.places import refuse_places
 from kdcompress.settings import BenchSettings, DataSettings, RunSettings, ThreatSettings
 
 
@@ -49,7 +50,6 @@ def bench(
     from kdcompress.models.arguments import parse_arguments
 
     with boundary():
-        refuse_unwritable(report)
         settings = BenchSettings.of(
             teacher=options.model_file(teacher, teacher_arch, teacher_arg, teacher_mean, teacher_std, "teacher-"),
             student=student,
@@ -61,6 +61,7 @@ def bench(
             repeats=repeats,
             compiled=compiled,
         )
+        refuse_places({"--report": report}, {"--teacher": settings.teacher}, settings.data)
         from kdcompress.bench import bench as measured
         from kdcompress.render.bench import costs
         from kdcompress.render.progress import listening

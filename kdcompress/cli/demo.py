@@ -8,7 +8,8 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import MEASURES, OUTPUT, Format
-from kdcompress.cli.output import deliver, refuse_unwritable, stderr
+from kdcompress.cli.output import deliver, stderr
+from kdcompress.cli.places import refuse_places
 from kdcompress.errors import EXIT_GATE_MISSED
 from kdcompress.settings import DemoSettings, EvaluationSettings, RunSettings
 
@@ -32,8 +33,7 @@ def demo(
     Exit code 0: the KDIGA student kept 70% of the teacher's robust accuracy. 1: it did not. 2: could not run.
     """
     with boundary():
-        refuse_unwritable(report)
-        refuse_unwritable(picture, "--picture")
+        refuse_places({"--report": report, "--picture": picture}, {})
         if picture is not None:
             from kdcompress.render.plots import refuse_format
 

@@ -156,7 +156,7 @@ def distill(
             cache=CacheSettings.of(
                 cache_teacher=cache_teacher,
                 cache_views=cache_views,
-                cache_dir=options.cache_folder() if cache_teacher and cache_dir is None else cache_dir,
+                cache_dir=options.cache_folder("views") if cache_teacher and cache_dir is None else cache_dir,
             ),
             run=RunSettings.of(
                 epochs=epochs,

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from kdcompress.errors import UsageError
 from kdcompress.settings import ModelFile, Statistics
-from kdcompress.threat import Norm
+from kdcompress.threat import Norm, parse_eps
 
 
 class Format(StrEnum):
@@ -124,20 +124,27 @@ StudentStride = Annotated[
     ),
 ]
 Report = Annotated[Path | None, typer.Option(help="Write the JSON report here.", rich_help_panel=OUTPUT)]
+Markdown = Annotated[Path | None, typer.Option(help="Write the report as Markdown.", rich_help_panel=OUTPUT)]
+Junit = Annotated[Path | None, typer.Option(help="Write JUnit XML, a test case for each gate.", rich_help_panel=OUTPUT)]
 
 
-def cache_folder() -> Path:
-    """Where views belong on this machine: in $XDG_CACHE_HOME, or ~/.cache, kdcompress/views.
-
-    Raises:
-        UsageError: if the user has no home.
-    """
+def cache_folder(what: str) -> Path | None:
+    """Where `what` is kept on this machine: in $XDG_CACHE_HOME, or ~/.cache, kdcompress/what; None without a home."""
     if caches := os.environ.get("XDG_CACHE_HOME"):
-        return Path(caches) / "kdcompress" / "views"
+        return Path(caches) / "kdcompress" / what
     try:
-        return Path.home() / ".cache" / "kdcompress" / "views"
-    except RuntimeError as error:
-        raise UsageError("--cache-teacher found no home folder to keep its views in; name a --cache-dir") from error
+        return Path.home() / ".cache" / "kdcompress" / what
+    except RuntimeError:
+        return None
+
+
+def radii(text: str) -> tuple[float, ...]:
+    """`--eps` as typed: radii with commas between them, in the order given, each once.
+
+    >>> radii("0.1"), radii("8/255, 2/255,8/255") == (8 / 255, 2 / 255)
+    ((0.1,), True)
+    """
+    return tuple(dict.fromkeys(parse_eps(part.strip()) for part in text.split(",")))
 
 
 def statistics(text: str | None, option: str) -> Statistics:
@@ -157,6 +164,23 @@ def statistics(text: str | None, option: str) -> Statistics:
         raise UsageError(
             f"{option} must be one number a channel, such as 0.49,0.48,0.45, or none, got {text}"
         ) from None
+
+
+def optional_model_file(
+    path: Path | None, arch: str | None, args: list[str] | None, mean: str | None, std: str | None, prefix: str
+) -> ModelFile | None:
+    """The same where the file may be left out, and then nothing may be said of it.
+
+    Raises:
+        UsageError: if something is.
+    """
+    if path is not None:
+        return model_file(path, arch, args, mean, std, prefix)
+    said = {"arch": arch, "arg": args, "mean": mean, "std": std}
+    if wrong := [name for name, value in said.items() if value]:
+        file = f"--{prefix[:-1]}" if prefix else "MODEL"
+        raise UsageError(f"--{prefix}{wrong[0]} is about {file}, which is not given; name the file")
+    return None
 
 
 def model_file(

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from rich.console import Console, RenderableType
 
 from kdcompress.cli.options import Format
 from kdcompress.errors import UsageError
+from kdcompress.files import write_whole
 
 
 def stderr() -> Console:
@@ -23,16 +23,19 @@ def deliver(json: str, table: RenderableType, form: Format, files: Mapping[Path 
     Raises:
         UsageError: if a file cannot be written.
     """
-    failed = []
+    failed, places = [], ["on stdout"]
     for path, content in files.items():
         try:
             if path is not None:
-                _write_whole(path, content)
+                write_whole(path, content)
+                places.append(f"in {path}")
         except OSError as error:
             failed.append(f"{path} cannot be written ({error.strerror or error})")
     emit(json, table, form)
     if failed:
-        raise UsageError(f"{'; '.join(failed)}; the result stands on stdout alone")
+        *others, last = places
+        stands = f"{', '.join(others)} and {last}" if others else last
+        raise UsageError(f"{'; '.join(failed)}; the result stands {stands}")
 
 
 def emit(json: str, table: RenderableType, form: Format) -> None:
@@ -46,29 +49,11 @@ def emit(json: str, table: RenderableType, form: Format) -> None:
     sys.stdout.flush()  # a reader who left is heard of here, not when Python has gone
 
 
-def refuse_unwritable(path: Path | None, option: str = "--report") -> None:
-    """Find out before an hour of attacks whether the report can be written."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{option} must be a file, got the folder {path}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: its folder must exist; create {path.parent} first")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{option} {path}: its folder {path.parent} must be writable; name another")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all; a link keeps pointing, a device (/dev/null) stays one."""
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+def add_to_job_summary(markdown: str) -> None:
+    """Append to the page that GitHub shows of a job, where there is one; a summary lost costs the job nothing."""
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(f"{markdown}\n")
+        except OSError as error:
+            stderr().print(f"note: GitHub's job summary cannot be written ({error.strerror or error})", markup=False)

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kdcompress.devices import out_of_memory
 from kdcompress.progress import Listener
 from kdcompress.training.recipes import Recipe
 
@@ -89,8 +90,3 @@ def parts_of(images: int, most: int) -> int:
     least = math.ceil(images / most)
     even = (parts for parts in range(least, 2 * least + 1) if images % parts == 0 and images // parts > 1)
     return next(even, least)
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an accelerator's memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,26 @@ def refuse_used(out: Path, *, overwrite: bool) -> None:
         raise UsageError(f"--out {out} holds {foreign[0]}, which no run wrote; name a new folder")
     if found and not overwrite:
         raise UsageError(f"--out {out} already holds a run ({', '.join(found)}); name a new folder, or add --overwrite")
+
+
+def refuse_to_replace(inputs: Mapping[str, Path | None], out: Path) -> None:
+    """With --overwrite a run's folder is replaced whole: nothing that the run is made from may lie in it.
+
+    Args:
+        inputs: by the option that names them; None is left out.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    for option, path in inputs.items():
+        if path is None:
+            continue
+        # Where the name is, and where the file is: os.path, since Path.resolve() fails on a link to itself.
+        places = (os.path.realpath(path.parent), os.path.realpath(path))
+        if any(Path(place).is_relative_to(out.resolve()) for place in places):
+            raise UsageError(
+                f"{option} {path} must lie outside --out {out}, which this run would replace; name another folder"
+            )
 
 
 def _names(out: Path) -> list[str]:

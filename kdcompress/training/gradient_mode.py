@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from kdcompress.data import Data
-from kdcompress.devices import LAYOUT, device_name
+from kdcompress.devices import LAYOUT, device_name, out_of_memory
 from kdcompress.engine import Alignment, Choice, Mode, choose
 from kdcompress.maths.randomness import generator
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings
-from kdcompress.training.backward import out_of_memory, parts_of
+from kdcompress.training.backward import parts_of
 from kdcompress.training.batches import crop_and_flip
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.lessons import lesson, noisy

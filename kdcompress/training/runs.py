@@ -15,7 +15,7 @@ from kdcompress.models.cost import macs, parameter_count
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings, LossSettings, TrainSettings
 from kdcompress.training.batches import fresh_batches
-from kdcompress.training.folder import refuse_used
+from kdcompress.training.folder import refuse_to_replace, refuse_used
 from kdcompress.training.gradient_mode import chosen_alignment
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_data, training_split
 from kdcompress.training.lessons import kind_of
@@ -37,6 +37,7 @@ def distill(
     """
     run, loss, threat = settings.run, settings.loss, settings.threat.threat
     refuse_used(out, overwrite=overwrite)
+    refuse_to_replace({"--teacher": settings.teacher.path, "--student-weights": settings.student_weights}, out)
     refuse_inside(settings.cache, out)
     device = resolve_device(run.device)
     teacher, data = teacher_and_data(settings.teacher, settings.data, run, listener)

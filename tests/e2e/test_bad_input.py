@@ -1,13 +1,20 @@
 """Bad input: exit code 2, one line (what was expected, found and is to be done), no traceback, nothing left behind."""
 
+import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.reports import network, report
 
 
 class Pickled:
@@ -72,6 +79,11 @@ def test_a_missing_teacher(distil: Callable[..., Any], place: Path) -> None:
 
 def test_a_missing_data_folder(distil: Callable[..., Any], place: Path) -> None:
     refused(distil(data="nowhere"), place, "--data must be", "found nothing at nowhere")
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "~nobody-of-this-name/images"])
+def test_a_data_folder_that_cannot_be_looked_for(distil: Callable[..., Any], place: Path, name: str) -> None:
+    refused(distil(data=name), place, "--data must be", f"{name} cannot be read")
 
 
 def test_missing_starting_weights(distil: Callable[..., Any], place: Path) -> None:
@@ -270,6 +282,16 @@ def test_a_run_whose_loss_overflows(distil: Callable[..., Any], place: Path) -> 
         (["MODEL", "--images", 0], ["--images", "got 0"]),
         (["MODEL", "--attack", "none", "--min-robust-accuracy", 0.5], ["--min-robust-accuracy needs an attack"]),
         (["MODEL", "--max-robust-drop", 0.1], ["--max-robust-drop compares two networks"]),
+        (["MODEL", "--confidence", 0.99], ["--confidence stops", "--min-robust-accuracy"]),
+        (["MODEL", "--teacher-arch", "resnet18"], ["--teacher-arch is about --teacher", "not given"]),
+        (["MODEL", "--surrogate-mean", "none"], ["--surrogate-mean is about --surrogate", "not given"]),
+        (["MODEL", "--keep-dir", "MODEL"], ["--keep-dir must be a folder", "got the file"]),
+        (["MODEL", "--min-robust-accuracy", 0.5, "--confidence", 99], ["--confidence", "got 99"]),
+        (["MODEL", "--min-certified-accuracy", 0.4], ["--min-certified-accuracy must be RADIUS:ACCURACY", "got 0.4"]),
+        (["MODEL", "--min-certified-accuracy", "3:0.4"], ["radius 3", "--n 1000", "--sigma 0.25", "0.616 at most"]),
+        (["MODEL", "--certify-images", 0, "--min-certified-accuracy", "0:0.4"], ["got --certify-images 0"]),
+        (["MODEL", "--max-macs", 0], ["--max-macs", "got 0"]),
+        (["MODEL", "--max-latency-ms", "nan"], ["--max-latency-ms", "got nan"]),
         (["MODEL", "--min-clean-accuracy", 75], ["--min-clean-accuracy", "got 75"]),
         (["MODEL", "--gate-on", "mean"], ["--gate-on", "got mean"]),
         (["MODEL", "--report", "nowhere/report.json"], ["--report nowhere/report.json", "create nowhere"]),
@@ -335,3 +357,89 @@ def test_a_cache_without_a_home_to_put_it(
     command = ["distill", *teacher, *small, "--data", pictures, "--out", place / "out"]
     refused(run(*command, "--cache-teacher"), place, "found no home folder", "name a --cache-dir")
     assert run(*command).code == 0  # who wants no cache needs no home
+
+
+# Names that are no UTF-8: Linux lets a file be called anything, and Python spells the odd bytes as lone surrogates.
+ODD = "\udcff"
+WRITTEN_OUT = r"\udcff"
+QUICK = ("--eps", "4/255", "--device", "cpu", "--attack", "pgd-2", "--certify-images", "0")
+
+
+@pytest.fixture
+def odd_pictures(pictures: Path, tmp_path: Path) -> Path:
+    """The pictures in a folder, a class and a file with odd bytes in their names."""
+    root = tmp_path / f"root{ODD}"
+    shutil.copytree(pictures, root)
+    for split in ("train", "test"):
+        (root / split / "east").rename(root / split / f"east{ODD}")
+        (root / split / "west" / "00.png").rename(root / split / "west" / f"00{ODD}.png")
+    return root
+
+
+def test_names_that_are_no_utf8_go_through_a_distillation_and_an_evaluation(
+    run: Any, weights: Path, factory: Path, small: list[str], odd_pictures: Path, tmp_path: Path
+) -> None:
+    code, teacher, out = (tmp_path / name for name in (f"nets{ODD}.py", f"robust{ODD}.pt", f"out{ODD}"))
+    shutil.copy(factory, code)
+    shutil.copy(weights, teacher)
+    named = ["--teacher", teacher, "--teacher-arch", f"{code}:linear", "--teacher-mean", "none"]
+    ran = run("distill", *named, *small, "--data", odd_pictures, "--out", out)
+    assert ran.code == 0, ran.stderr
+    record = json.loads((out / "student.json").read_text(encoding="utf-8"))
+    assert record["model"]["classes"] == [f"east{WRITTEN_OUT}", "north", "south", "west"]
+    assert record["teacher"]["path"].endswith(f"robust{WRITTEN_OUT}.pt")
+    results = {
+        option: tmp_path / f"result{ODD}.{option}" for option in ("report", "html", "markdown", "junit", "table")
+    }
+    places = [part for option, path in results.items() for part in (f"--{option}", path)]
+    student = out / "student.safetensors"
+    one_line(run("evaluate", student, "--data", odd_pictures, *QUICK), "is not valid UTF-8")  # safetensors' own limit
+    student = student.rename(tmp_path / "student.safetensors")
+    ran = run("evaluate", student, *named, "--data", odd_pictures, *QUICK, *places)
+    assert ran.code == 0, ran.stderr
+    assert f"root{WRITTEN_OUT}: 16 of 16" in ran.stdout
+    found = json.loads(results["report"].read_text(encoding="utf-8"))
+    assert found["data"]["name"] == f"root{WRITTEN_OUT}"
+    assert found["data"]["classes"] == record["model"]["classes"]
+    for option in ("html", "markdown", "junit"):
+        assert WRITTEN_OUT.encode() in results[option].read_bytes().replace(rb"\\", b"\\")
+        results[option].read_text(encoding="utf-8")
+    assert b"west/00\xff.png" in results["table"].read_bytes()  # as it is called on the disk
+
+
+def test_an_archive_of_such_names_is_read_as_the_folder_is(
+    run: Any, small: list[str], odd_pictures: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / f"tree{ODD}.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(odd_pictures, "tree")
+    network = ["--model", "resnet18", "--model-arg", "layers=1,1,1,1", "--model-arg", "channels=4,4,8,8", *small[6:]]
+    ran = run("train", *network, "--attack-steps", 1, "--epochs", 1, "--data", archive, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.stderr
+    model = tmp_path / "out" / "student.safetensors"
+    both = [
+        json.loads(run("evaluate", model, "--data", data, *QUICK, "--format", "json").stdout)["data"]
+        for data in (archive, odd_pictures)
+    ]
+    assert both[0].pop("name") == f"tree{WRITTEN_OUT}" and both[1].pop("name") == f"root{WRITTEN_OUT}"
+    assert both[0] == both[1]
+
+
+def test_a_report_of_such_a_name_is_compared(tmp_path: Path) -> None:
+    paths = [os.fsencode(tmp_path / name) for name in ("a.json", f"b{ODD}.json", f"c{ODD}.json")]
+    for path in paths[:2]:
+        Path(os.fsdecode(path)).write_text(report(network("..0x")).model_dump_json())
+    words = [*paths[:2], b"--report", paths[2]]
+    ran = subprocess.run(
+        [sys.executable, "-m", "kdcompress", "compare", *words], capture_output=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert rb"b\udcff.json against a.json" in ran.stdout.replace(b"\n", b"")
+    found = json.loads(Path(os.fsdecode(paths[2])).read_text(encoding="utf-8"))
+    assert found["columns"][1]["label"] == rf"b{WRITTEN_OUT}.json"
+
+
+@pytest.mark.parametrize("words", [["evaluate", f"no{ODD}.pt", "--data", "digits"], ["compare", f"a{ODD}", f"b{ODD}"]])
+def test_a_refusal_can_name_them(run: Any, words: list[str]) -> None:
+    ran = run(*words, *(QUICK if words[0] == "evaluate" else ()))
+    one_line(ran, WRITTEN_OUT, "found nothing there")

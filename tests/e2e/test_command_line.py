@@ -34,7 +34,10 @@ OPTIONS = {
     "--overwrite --format",
     "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
     "--norm --eps --images --attack --seed --device --min-clean-accuracy --min-robust-accuracy --max-robust-drop "
-    "--max-params --gate-on --report --format",
+    "--max-params --min-certified-accuracy --max-macs --max-latency-ms --confidence --allow-untrusted --gate-on "
+    "--report --html --markdown --junit --table --format",
+    "compare": "--model --max-clean-drop --max-robust-drop --max-latency-ratio --allow-untrusted --report --markdown "
+    "--junit --format",
     "bench": "--teacher --teacher-arch --teacher-mean --student --student-arg --data --eps --batch-size --device "
     "--epochs --compiled --report --format",
     "demo": "--images --seed --device --report --picture --format",
@@ -97,7 +100,7 @@ def test_what_the_command_line_assumes_is_what_the_settings_say(name: str) -> No
             if parameter.name in home.model_fields:
                 assert parameter.default == home.model_fields[parameter.name].default, parameter.name
                 checked += 1
-    assert checked >= {"demo": 2, "bench": 5}.get(name, 9)
+    assert checked >= {"demo": 2, "bench": 5, "compare": 2}.get(name, 9)
 
 
 def test_the_version_is_the_packages(run: Any) -> None:
@@ -111,8 +114,10 @@ def test_the_version_is_the_packages(run: Any) -> None:
         ["distill", "--iga-wieght", "1", ">", "--iga-wieght", "--iga-weight"],
         ["evaluate", "--data", "digits", ">", "--eps"],
         ["evaluate", "--data", "digits", "--eps", "4/255", "--images", "many", ">", "--images", "many", "integer"],
-        ["evaluate", "--data", "digits", "--eps", "4/255", "--norm", "L1", ">", "--norm", "L1", "Linf"],
+        ["evaluate", "--data", "digits", "--eps", "4/255", "--norm", "L0", ">", "--norm", "L0", "Linf"],
         ["evaluate", "--data", "digits", "--eps", "4/255", "--format", "xml", ">", "--format", "xml", "json"],
+        ["compare", ">", "reports"],
+        ["compare", "a.json", "b.json", "--max-robust-drop", "some", ">", "--max-robust-drop", "some"],
         ["demo", "--images", "9999", ">", "--images", "360", "9999"],
         ["demo", "twice", ">", "twice"],
         ["distil", ">", "distill"],
@@ -125,6 +130,34 @@ def test_what_is_typed_wrong_exits_with_2_and_one_line_on_stderr(run: Any, words
     assert (ran.code, ran.stdout) == (2, "")
     assert ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1 and "--help'" in ran.stderr
     assert all(word in ran.stderr for word in words[where + 1 :])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--eps", "4/255,", ">", "--eps", "number"],
+        ["--eps", "4/255,8", ">", "--eps", "did you mean 8/255"],
+        ["--eps", "1/255,2/255", "--attack", "none", ">", "--eps", "several"],
+        ["--eps", "1/255", "--attack", "autoattack-fast", ">", "--attack", "autoattack-plus"],
+        ["--eps", "1/255", "--confidence", "0.99", ">", "--min-robust-accuracy"],
+        ["--eps", "1/255", "--surrogate", "p.pt", ">", "--surrogate", "MODEL"],
+        ["--eps", "1/255", "--html", "a", "--report", "./a", ">", "--html", "--report", "different"],
+        ["--eps", "1/255", "--table", "no/where", ">", "--table", "folder"],
+        ["--eps", "1/255", "--chunk", "0", ">", "--chunk"],
+    ],
+    ids=" ".join,
+)
+def test_what_an_evaluation_cannot_do_is_refused_before_any_file_is_read(run: Any, words: list[str]) -> None:
+    where = words.index(">")
+    ran = run("evaluate", "--teacher", "t.pt", "--data", "digits", *words[:where])
+    assert (ran.code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1
+    assert all(word in ran.stderr for word in words[where + 1 :])
+
+
+def test_training_under_l1_is_refused(run: Any, distil: list[str]) -> None:
+    ran = run(*distil, "--norm", "L1")
+    assert ran.code == 2 and "--norm L1 is for evaluate" in ran.stderr
 
 
 def test_without_a_command_the_commands_are_shown(run: Any) -> None:
@@ -210,14 +243,18 @@ def test_every_option_of_an_evaluation_reaches_its_settings(run: Any, monkeypatc
         seen.append(asked)
         raise TeacherError("enough")
 
-    monkeypatch.setattr(evaluating, "evaluate", caught)
+    monkeypatch.setattr(evaluating, "evaluate_with_evidence", caught)
     ran = run(
         *("evaluate", "s.pt", "--arch", "resnet18", "--arg", "depth=3", "--mean", "0.1,0.2,0.3", "--std", "1,1,1"),
         *("--teacher", "t.pt", "--teacher-arch", "f.py:g", "--teacher-arg", "a=b", "--teacher-mean", "none"),
-        *("--data", "torch/cifar10", "--data-dir", "there", "--image-size", 16, "--norm", "L2", "--eps", "128/255"),
+        *("--data", "torch/cifar10", "--data-dir", "there", "--image-size", 16, "--norm", "L2", "--eps", "0.5,0.25"),
         *("--images", 7, "--attack", "pgd-9", "--certify-images", 5, "--sigma", 0.5, "--n0", 11, "--n", 12),
         *("--alpha", 0.01, "--batch-size", 13, "--seed", 14, "--device", "cpu", "--min-clean-accuracy", 0.1),
-        *("--min-robust-accuracy", 0.2, "--max-robust-drop", 0.3, "--max-params", 15, "--gate-on", "bound"),
+        *("--min-robust-accuracy", 0.2, "--max-params", 15, "--gate-on", "bound"),
+        *("--surrogate", "p.pt", "--surrogate-arch", "resnet34", "--surrogate-arg", "b=1", "--surrogate-mean", "none"),
+        *("--chunk", 17, "--no-masking-checks", "--keep-dir", "kept", "--max-robust-drop", 0.3),
+        *("--min-certified-accuracy", "0.25:0.40", "--max-macs", 16, "--max-latency-ms", 1.5, "--confidence", 0.99),
+        "--allow-untrusted",
     )
     assert "enough" in ran.stderr
     assert seen[0].model_dump(mode="json") == {
@@ -229,15 +266,19 @@ def test_every_option_of_an_evaluation_reaches_its_settings(run: Any, monkeypatc
             "std": [1, 1, 1],
         },
         "teacher": {"path": "t.pt", "arch": "f.py:g", "args": {"a": "b"}, "mean": "none", "std": None},
+        "surrogate": {"path": "p.pt", "arch": "resnet34", "args": {"b": 1}, "mean": "none", "std": None},
         "data": {"data": "torch/cifar10", "data_dir": "there", "image_size": 16, "train_images": None},
-        "threat": {"norm": "L2", "eps": 128 / 255},
+        "threat": {"norm": "L2", "eps": 0.5},
+        "more_eps": [0.25],
         "evaluation": {
             **{"attack": "pgd-9", "images": 7, "seed": 14, "device": "cpu", "batch_size": 13, "sigma": 0.5},
+            **{"chunk": 17, "masking": False, "keep_dir": "kept"},
             **{"n0": 11, "n": 12, "alpha": 0.01, "certify_images": 5},
         },
         "gates": {
             **{"min_clean_accuracy": 0.1, "min_robust_accuracy": 0.2, "max_robust_drop": 0.3, "max_params": 15},
-            "gate_on": "bound",
+            **{"min_certified_accuracy": [0.25, 0.4], "max_macs": 16, "max_latency_ms": 1.5},
+            **{"gate_on": "bound", "confidence": 0.99, "allow_untrusted": True},
         },
     }
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from kdcompress.data import load_data
-from kdcompress.evaluation.accuracy import correct
+from kdcompress.evaluation.accuracy import predicted
 from kdcompress.models.teachers import load_model
 from kdcompress.report import Report
 
@@ -74,7 +74,7 @@ def test_the_clean_accuracy_is_that_of_the_network_in_memory(
     data = load_data(str(pictures), splits=("test",))
     assert data.test is not None
     model = load_model(student / "student.safetensors").model
-    expected = correct(model, data.test, batch_size=5, device=torch.device("cpu"))
+    expected = predicted(model, data.test, batch_size=5, device=torch.device("cpu")) == data.test.labels
     assert strict(ran.stdout)["models"]["student"]["clean_accuracy"]["value"] == float(expected.double().mean())
 
 
@@ -87,6 +87,7 @@ def test_the_student_needs_nothing_but_its_file(run: Any, student: Path, quick: 
     )
     for report in (at_home, away):
         del report["seconds"], report["models"]["student"]["latency_ms"], report["settings"]
+        del report["models"]["student"]["masking"]["seconds"]
     assert at_home == away
 
 
@@ -98,8 +99,23 @@ def test_autoattack_runs_in_full_on_images_that_are_easily_turned(run: Any, teac
     assert ran.code == 0, ran.stderr
     robust = strict(ran.stdout)["models"]["teacher"]["robust_accuracy"]
     assert robust == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.602, abs=1e-3), "n": 4} | {
-        "attack": "AutoAttack standard, 3 targets"
+        "attack": "AutoAttack standard, 3 targets",
+        "stages": ["apgd-ce", "apgd-t", "fab-t", "square"],
+        "chunk": 250,
+        "interval": "Clopper-Pearson",
+        "confidence": 0.95,
+        "surrogate": None,
     }
+
+
+def test_two_networks_of_which_one_may_stop_early_are_not_compared_image_by_image(
+    run: Any, student: Path, teacher: list[str], quick: list[object]
+) -> None:
+    gate = ("--min-robust-accuracy", "0.01", "--confidence", "0.99")
+    ran = run("evaluate", student / "student.safetensors", *teacher, *quick, *gate, "--format", "json")
+    report = strict(ran.stdout)
+    assert report["paired"] is None
+    assert any("not compared image by image" in note for note in report["notes"])
 
 
 def test_a_table_is_printed_where_no_json_is_asked_for(
@@ -137,10 +153,34 @@ def test_gates_decide_the_exit_code_and_the_report_is_written_either_way(
 
 def test_a_drop_gate_compares_the_two(run: Any, student: Path, teacher: list[str], quick: list[object]) -> None:
     both = ("evaluate", student / "student.safetensors", *teacher, *quick, "--certify-images", 0, "--format", "json")
-    drop = strict(run(*both).stdout)["paired"]["drop"]
-    assert drop > 0  # two epochs are not enough
-    assert run(*both, "--max-robust-drop", min(1, drop + 0.01)).code == 0
-    assert run(*both, "--max-robust-drop", drop - 0.01).code == 1
+    paired = strict(run(*both).stdout)["paired"]
+    assert paired["drop"] > 0  # two epochs are not enough
+    assert not paired["preserved"] and paired["within"] == 0.03
+    # The interval's upper end decides, though --gate-on is point.
+    met, missed = (run(*both, "--max-robust-drop", most) for most in (min(1, paired["high"]), paired["high"] - 0.01))
+    assert (met.code, missed.code) == (0, 1)
+    assert strict(met.stdout)["paired"]["preserved"] and not strict(missed.stdout)["paired"]["preserved"]
+
+
+@pytest.mark.parametrize(
+    ("demand", "by", "code"),
+    [("0.04:1", "point", 0), ("0.04:0.9", "bound", 1), ("0.04:0", "bound", 0), ("0:1", "point", 0)],
+)
+def test_certified_accuracy_is_gated_at_a_radius_of_ones_own(
+    run: Any, teacher: list[str], quick: list[object], demand: str, by: str, code: int
+) -> None:
+    words = ("evaluate", *teacher, *quick, "--certify-images", 3, "--sigma", 0.1, "--gate-on", by)
+    ran = run(*words, "--min-certified-accuracy", demand)
+    assert ran.code == code, ran.stdout + ran.stderr
+    radius = float(demand.partition(":")[0])
+    assert f"certified at L2 {radius:.3f}" in ran.stdout
+
+
+def test_macs_and_latency_are_gated(run: Any, teacher: list[str], quick: list[object]) -> None:
+    words = ("evaluate", *teacher, *quick, "--certify-images", 0)
+    assert run(*words, "--max-macs", 768, "--max-latency-ms", 10_000).code == 0
+    ran = run(*words, "--max-macs", 767, "--max-latency-ms", 1e-9)
+    assert ran.code == 1 and ran.stdout.count("gate MISSED") == 2
 
 
 def test_gates_judge_the_student_where_a_teacher_is_named(
@@ -202,7 +242,7 @@ def test_a_report_that_cannot_be_written_in_the_end_does_not_cost_the_result(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdcompress.cli.output._write_whole", full)
+    monkeypatch.setattr("kdcompress.cli.output.write_whole", full)
     place = tmp_path / "report.json"
     ran = run("evaluate", *teacher, *quick, "--certify-images", 0, "--format", "json", "--report", place)
     assert ran.code == 2 and "Traceback" not in ran.stderr

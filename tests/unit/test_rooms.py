@@ -15,12 +15,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; rooms of one line may not import each other.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "versions"),
+    ("errors", "versions", "files"),
     ("threat",),
-    ("settings", "report"),
-    ("progress", "gates"),
+    ("settings", "report", "evidence"),
+    ("progress", "comparison", "reading"),
     ("maths", "devices", "models", "data"),
-    ("attacks", "engine"),
+    ("attacks", "engine", "gates"),
     ("training", "evaluation"),
     ("demo", "bench"),
     ("render",),
