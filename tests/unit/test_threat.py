@@ -53,7 +53,7 @@ def test_numbers_and_fractions_are_read(text: str, eps: float) -> None:
 def test_other_text_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse_eps(text)
-    assert str(raised.value) == f"--eps must be a number or a fraction such as 8/255, got {text}"
+    assert str(raised.value) == f"--eps must be a number or a fraction such as 8/255, got {text or 'nothing'}"
 
 
 @pytest.mark.parametrize("text", ["8/255", "2/255", "1/255", "0.15", "0.5", "1", "3"])
