@@ -22,3 +22,17 @@ def first_order_remainder(loss: Tensor, loss_adversarial: Tensor, gradient: Tens
     missed = (change - (delta * gradient).flatten(1).sum(1)).abs().mean()
     total = change.abs().mean()
     return missed / total if total > 0 else missed.where(missed == 0, missed.new_tensor(float("inf")))
+
+
+def remainder(values: Tensor, value: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
+    """|h(x + d) - h(x) - d . grad h(x)| for each of P points and each of M functions h, (B, P, M).
+
+    Its maximum over the ball is LLM(f) for h = CE (eq. 26), and R_k for h = m_k.
+
+    Args:
+        values: h(x + d), (B, P, M).
+        value: h(x), (B, M).
+        gradient: grad h(x), (B, M, D).
+        delta: (B, P, D).
+    """
+    return (values - value[:, None] - delta @ gradient.transpose(1, 2)).abs()

@@ -110,3 +110,8 @@ def uniform_in_ball(like: Tensor, threat: ThreatModel, generator: Generator) -> 
         e = torch.empty((rows[0], rows[1] + 1), device=device).exponential_(generator=generator)
         noise = (threat.eps * signs * e[:, :-1] / e.sum(1, keepdim=True)).view(shape)
     return noise.to(like.device)
+
+
+def gaussian(like: Tensor, sigma: float, generator: Generator) -> Tensor:
+    """N(0, sigma^2) for every entry of `like`, (B, ...); drawn on the generator's device."""
+    return sigma * torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)

@@ -1,9 +1,11 @@
 """Randomized smoothing: an L2 certificate, with probability 1 - alpha, for the SMOOTHED classifier.
 
-Source: Cohen, Rosenfeld and Kolter (2019), arXiv:1902.02918, the procedure CERTIFY.
+g(x) = the class c of largest P(f(x + N(0, sigma^2 I)) = c): another classifier than the network f itself.
+Source: Cohen, Rosenfeld and Kolter (2019), arXiv:1902.02918, the procedures PREDICT and CERTIFY.
 """
 
 import torch
+from scipy.stats import binomtest
 from torch import Generator, Tensor, nn
 
 from kdcompress.maths.smoothed_radius import certified_radius
@@ -14,7 +16,7 @@ ABSTAIN = -1
 def class_counts(
     model: nn.Module, x: Tensor, *, sigma: float, n: int, classes: int, batch_size: int, generator: Generator
 ) -> Tensor:
-    """How often each class is predicted for x + N(0, sigma^2 I) over n draws, shape (K,), integers.
+    """SAMPLEUNDERNOISE: how often each class is predicted for x + N(0, sigma^2 I) in n draws, shape (K,), integers.
 
     Args:
         x: one image (C, H, W) in [0,1]; the noise is not clipped (the guarantee is for this smoothed classifier).
@@ -58,3 +60,34 @@ def certify(
         count = int(class_counts(model, x, n=n, generator=generator, **draw)[top])  # type: ignore[arg-type]
     radius = certified_radius(count, n, sigma=sigma, alpha=alpha)
     return (top, radius) if radius > 0 else (ABSTAIN, 0.0)
+
+
+def predict(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    sigma: float,
+    n: int,
+    alpha: float,
+    classes: int,
+    batch_size: int,
+    generator: Generator,
+) -> int:
+    """PREDICT: the smoothed classifier's class, or ABSTAIN.
+
+    Guarantees:
+        The probability of a class that is not the smoothed classifier's is at most alpha.
+    """
+    with torch.inference_mode():
+        draw = {"sigma": sigma, "classes": classes, "batch_size": batch_size}
+        return voted(class_counts(model, x, n=n, generator=generator, **draw), alpha)  # type: ignore[arg-type]
+
+
+def voted(counts: Tensor, alpha: float) -> int:
+    """PREDICT's answer to the counts (K,): the top class where n_A of n_A + n_B is no fair coin's, tested two-sided.
+
+    >>> voted(torch.tensor([30, 2, 1]), 0.001), voted(torch.tensor([30, 20, 0]), 0.001)
+    (0, -1)
+    """
+    n_a, n_b = counts.topk(2).values.tolist()
+    return int(counts.argmax()) if binomtest(n_a, n_a + n_b, 0.5).pvalue <= alpha else ABSTAIN

@@ -1,0 +1,77 @@
+import pytest
+import torch
+from torch import Tensor
+
+from kdcompress.attacks.ascent import ascend, extremes
+from kdcompress.maths.norms import dual_exponent, flat_norm, norm_of
+from kdcompress.maths.randomness import generator
+from kdcompress.threat import NORMS, Norm, ThreatModel
+
+SHAPE = (6, 2, 3, 3)
+X = 0.4 + 0.2 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
+G = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+EPS: dict[Norm, float] = {"Linf": 0.1, "L2": 0.3, "L1": 0.35}
+
+
+def linear(x: Tensor) -> Tensor:
+    return (G * (x - X)).flatten(1).sum(1)
+
+
+def wavy(x: Tensor) -> Tensor:
+    return (30 * x).sin().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("steps", [1, 20])
+def test_the_largest_value_of_a_linear_function_is_found_exactly(norm: Norm, steps: int) -> None:
+    threat = ThreatModel(norm, EPS[norm])
+    found = ascend(linear, X, X, threat, steps=steps)
+    torch.testing.assert_close(linear(found), threat.eps * flat_norm(G, dual_exponent(norm)), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_answer_is_in_the_ball_and_in_the_unit_cube_wherever_the_start_was(norm: Norm) -> None:
+    threat = ThreatModel(norm, EPS[norm])
+    inputs = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2))
+    found = ascend(wavy, inputs, inputs + 5 * G, threat, steps=7)
+    assert norm_of(found - inputs, norm).le(threat.eps * (1 + 1e-5)).all()  # float32
+    assert found.amin() >= 0 and found.amax() <= 1
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_answer_is_never_worse_than_the_start(norm: Norm) -> None:
+    threat = ThreatModel(norm, EPS[norm])
+    for seed in range(5):
+        start = X + 0.01 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
+        for steps in (1, 3):
+            assert wavy(ascend(wavy, X, start, threat, steps=steps)).ge(wavy(start) - 1e-5).all()
+
+
+def test_each_image_is_searched_by_itself() -> None:
+    threat = ThreatModel("Linf", 0.1)
+    together = ascend(wavy, X, X, threat, steps=10)
+    alone = torch.cat([ascend(wavy, X[i : i + 1], X[i : i + 1], threat, steps=10) for i in range(len(X))])
+    assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_both_ends_of_a_linear_function_are_among_the_extremes(norm: Norm, restarts: int) -> None:
+    threat = ThreatModel(norm, EPS[norm])
+    found = extremes(linear, X, G, threat, steps=5, restarts=restarts, generator=generator(0, "extremes"))
+    assert len(found) == 2 + 2 * restarts
+    values = torch.stack([linear(point) for point in found])
+    most = threat.eps * flat_norm(G, dual_exponent(norm))
+    torch.testing.assert_close(values.amax(0), most, rtol=1e-5, atol=0)
+    torch.testing.assert_close(values.amin(0), -most, rtol=1e-5, atol=0)
+
+
+def test_random_starts_come_from_the_generator_alone() -> None:
+    threat = ThreatModel("Linf", 0.1)
+
+    def found(seed: int) -> list[Tensor]:
+        return extremes(wavy, X, G, threat, steps=2, restarts=1, generator=generator(seed, "extremes"))
+
+    one, again, other = found(0), found(0), found(1)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert torch.equal(one[0], other[0]) and not torch.equal(one[2], other[2])
