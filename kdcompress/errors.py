@@ -54,3 +54,7 @@ class TrainingError(KdcompressError):
 
 class ReportError(KdcompressError):
     """A report cannot be read, or is not one."""
+
+
+class UnsupportedLayerError(KdcompressError):
+    """A network has a layer that sound bounds cannot pass: the message is `not supported: <layer>`."""

@@ -1,0 +1,183 @@
+"""Verified accuracy: what sound bounds prove of the network itself, image by image, beside what an attack breaks."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median_low
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from kdcompress.attacks.pgd import pgd
+from kdcompress.bounds.verify import TOLERANCE, Bounded, Certificate, bounded, certificate
+from kdcompress.bounds.work import MOST, work
+from kdcompress.data import Split
+from kdcompress.errors import UnsupportedLayerError
+from kdcompress.evaluation.accuracy import Verdicts, predictions, rate
+from kdcompress.files import write_whole
+from kdcompress.maths.randomness import generator
+from kdcompress.report import Verified, VerifiedAt
+from kdcompress.threat import Norm, ThreatModel
+
+FORMAT = 1
+"""Raised whenever the same images and network would be certified otherwise."""
+STEPS = 20
+
+
+def verified(
+    model: nn.Module,
+    images: Split,
+    norm: Norm,
+    radii: Sequence[float],
+    *,
+    device: torch.device,
+    broken: tuple[str, Tensor] | None = None,
+    largest: bool = True,
+    memory: int | None = None,
+    most_work: float = MOST,
+    folder: Path | None = None,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Verified:
+    """Certify every image at every radius by CROWN, and find the largest certified radius of each.
+
+    Guarantees:
+        verified + broken + wrong + open = n at every eps.
+        Verified accuracy does not rise with eps, nor exceed what stands the attack.
+        Killed and called again with the same folder, it ends with the same figures and repeats at most one image.
+        A network with an unsupported layer, or too large, is no error: the record says so.
+
+    Args:
+        model: eval mode.
+        radii: any order.
+        broken: (an attack's name, (N,) the smallest eps at which it broke each image, inf for none), as `broken_at`
+            gives it; None for PGD-20 at the radii.
+        largest: whether the largest certified eps is sought; without, each image costs one bound or two.
+        memory: bytes that bounds may take; None for a quarter of what is free.
+        most_work: multiply-accumulates of one bound of one image beyond which the network is called too large.
+        folder: where finished images are kept; None for nowhere.
+
+    Raises:
+        UsageError: if the norm is L1, or the memory is not enough for one row.
+    """
+    radii = tuple(sorted(radii))
+    empty = Verified(norm=norm, tolerance=TOLERANCE, n=len(images))
+    x, _ = next(images.batches(1, device=device))
+    try:
+        subject = bounded(model, tuple(x.shape[1:]), memory=memory)
+    except UnsupportedLayerError as error:
+        return empty.model_copy(update={"unsupported": str(error)})
+    if (expected := work(subject.network)) > most_work:
+        said = f"too large: one bound of one image takes {expected:.1g} multiply-accumulates, over {most_work:.1g}"
+        return empty.model_copy(update={"unsupported": said})
+    attack, fallen = broken or (f"PGD-{STEPS}", broken_by_pgd(model, images, norm, radii, device=device, seed=seed))
+    network = _fingerprint(subject)
+    found, rights, seconds = list[Certificate](), list[bool](), 0.0
+    for number, (x, y) in enumerate(images.batches(1, device=device)):
+        question = (FORMAT, network, norm, radii, float(fallen[number]), largest, int(y), x.cpu().numpy().tobytes())
+        file = None if folder is None else folder / f"verified-{_sha(repr(question).encode())}.safetensors"
+        rights.append(int(predictions(model, x)) == int(y))
+        answer = None if file is None else _kept(file)
+        if answer is None:
+            started = time.perf_counter()
+            one = certificate(subject, x[0], int(y), norm, radii, broken_at=float(fallen[number]), largest=largest)
+            answer = (one, time.perf_counter() - started)
+            if file is not None:
+                _keep(file, *answer)
+        found.append(answer[0])
+        seconds += answer[1]
+        on_progress(len(found), len(images))
+    right = torch.tensor(rights)
+    at = tuple(_at(eps, torch.tensor([one.verified[i] for one in found]), fallen, right) for i, eps in enumerate(radii))
+    sizes = tuple(one.largest or 0.0 for one in found) if largest else ()
+    return empty.model_copy(
+        update={
+            "attack": attack,
+            "at": at,
+            "largest": sizes,
+            "median": median_low(sizes) if sizes else None,
+            "seconds": round(seconds, 1),
+        }
+    )
+
+
+def broken_at(verdicts: Verdicts) -> Tensor:
+    """(N,), float64: the smallest radius at which an attack broke the image, inf where none did."""
+    fallen = torch.full((len(verdicts.steps),), math.inf, dtype=torch.float64)
+    for eps in sorted(verdicts.radii, reverse=True):
+        fallen[verdicts.right & verdicts.tried & ~verdicts.stood(eps)] = eps
+    return fallen
+
+
+def broken_by_pgd(
+    model: nn.Module, images: Split, norm: Norm, radii: Sequence[float], *, device: torch.device, seed: int = 0
+) -> Tensor:
+    """The same by PGD-20 at each radius, what fell at one not attacked at the next: (N,), float64."""
+    fallen, draws = [], generator(seed, "verified")
+    for x, y in images.batches(100, device=device):
+        here = torch.full((len(x),), math.inf, dtype=torch.float64, device=device)
+        standing = predictions(model, x) == y
+        for eps in sorted(radii):
+            if not standing.any():
+                break
+            rest = standing.nonzero().squeeze(1)
+            answers = pgd(model, x[rest], y[rest], ThreatModel(norm, eps), steps=STEPS, generator=draws)
+            lost = rest[predictions(model, answers) != y[rest]]
+            here[lost] = eps
+            standing[lost] = False
+        fallen.append(here.cpu())
+    return torch.cat(fallen)
+
+
+def _at(eps: float, proved: Tensor, fallen: Tensor, right: Tensor) -> VerifiedAt:
+    broken = right & (fallen <= eps) & ~proved
+    return VerifiedAt(
+        **rate(proved).model_dump(),
+        eps=eps,
+        verified=int(proved.sum()),
+        broken=int(broken.sum()),
+        wrong=int((~right & ~proved).sum()),
+        open=int((right & ~broken & ~proved).sum()),
+    )
+
+
+def _kept(file: Path) -> tuple[Certificate, float] | None:
+    """What was found out before; None where there is nothing, or the file is damaged."""
+    try:
+        found = load(file.read_bytes())
+        largest = float(found["largest"])
+        proved = tuple(bool(entry) for entry in found["verified"].tolist())
+        return Certificate(proved, None if math.isnan(largest) else largest), float(found["seconds"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def _keep(file: Path, one: Certificate, seconds: float) -> None:
+    tensors = {
+        "verified": torch.tensor(one.verified),
+        "largest": torch.tensor(math.nan if one.largest is None else one.largest, dtype=torch.float64),
+        "seconds": torch.tensor(seconds, dtype=torch.float64),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, save(tensors))
+
+
+def _fingerprint(subject: Bounded) -> str:
+    """Of all weights and of how they are used."""
+    seen = hashlib.sha256()
+    for step in subject.network.steps:
+        seen.update(type(step).__name__.encode())
+        for entry in vars(step).values():
+            if isinstance(entry, Tensor):
+                seen.update(entry.cpu().numpy().tobytes())
+            elif not callable(entry):  # a function's name stands beside it
+                seen.update(repr(entry).encode())
+    return seen.hexdigest()
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:24]
