@@ -104,6 +104,7 @@ def distill(
     ema: options.Ema = default(RunSettings, "ema"),
     augment: options.Augment = default(RunSettings, "augment"),
     precision: options.Precision = default(RunSettings, "precision"),
+    noise_sigma: options.NoiseSigma = default(RunSettings, "noise_sigma"),
     seed: options.Seed = default(RunSettings, "seed"),
     device: options.Device = default(RunSettings, "device"),
     cache_teacher: Annotated[
@@ -166,6 +167,7 @@ def distill(
                 ema=ema,
                 augment=augment,
                 precision=precision,
+                noise_sigma=noise_sigma,
                 seed=seed,
                 device=device,
             ),

@@ -17,7 +17,12 @@ def train(
     eps: options.Eps,
     out: options.Out,
     recipe: Annotated[
-        str, typer.Option(help="at: PGD adversarial training (Madry et al. 2018).", rich_help_panel=TRAINING)
+        str,
+        typer.Option(
+            help="at: PGD adversarial training (Madry et al. 2018); noise: on noisy images (Cohen et al. 2019), with "
+            "--noise-sigma.",
+            rich_help_panel=TRAINING,
+        ),
     ] = default(TrainSettings, "recipe"),
     norm: options.NormOption = "Linf",
     attack_steps: Annotated[
@@ -35,6 +40,7 @@ def train(
     ema: options.Ema = default(RunSettings, "ema"),
     augment: options.Augment = default(RunSettings, "augment"),
     precision: options.Precision = default(RunSettings, "precision"),
+    noise_sigma: options.NoiseSigma = default(RunSettings, "noise_sigma"),
     seed: options.Seed = default(RunSettings, "seed"),
     device: options.Device = default(RunSettings, "device"),
     overwrite: options.Overwrite = False,
@@ -63,6 +69,7 @@ def train(
                 ema=ema,
                 augment=augment,
                 precision=precision,
+                noise_sigma=noise_sigma,
                 seed=seed,
                 device=device,
             ),

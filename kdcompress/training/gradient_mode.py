@@ -45,7 +45,7 @@ def chosen_alignment(
         parts = parts_of(batch, most)
         count = math.ceil(batch / parts)  # what training will see: compiled code is for batches of this size
         pixels, y = next(images.shuffled(count, run.seed).batches(count, device=device))
-        x = noisy(crop_and_flip(pixels, data, run, draws), loss, settings.threat.threat, draws)
+        x = noisy(crop_and_flip(pixels, data, run, draws), loss, settings.threat.threat, draws, run.noise_sigma)
         x = x.contiguous(memory_format=LAYOUT)
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):

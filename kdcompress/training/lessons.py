@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from kdcompress.attacks.pgd import into_ball
 from kdcompress.maths.gradients import logits_and_input_gradient
 from kdcompress.maths.losses import logit_directions
-from kdcompress.maths.norms import uniform_in_ball
+from kdcompress.maths.norms import gaussian, uniform_in_ball
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
 
@@ -29,8 +29,13 @@ def kind_of(loss: LossSettings, iga_weight: float) -> Kind:
     return "logits" if iga_weight == 0 else loss.align
 
 
-def noisy(x: Tensor, loss: LossSettings, threat: ThreatModel, generator: Generator) -> Tensor:
-    """The inputs that are learned from: x, or x plus uniform noise in the ball, in [0,1]."""
+def noisy(x: Tensor, loss: LossSettings, threat: ThreatModel, generator: Generator, noise_sigma: float = 0.0) -> Tensor:
+    """The inputs that are learned from: x + N(0, noise_sigma^2), not clipped, where that is asked for.
+
+    Else x, or x plus uniform noise in the ball, in [0,1].
+    """
+    if noise_sigma > 0:
+        return x + gaussian(x, noise_sigma, generator)
     if loss.input_noise == "none":
         return x
     return into_ball(x, uniform_in_ball(x, threat, generator), threat)

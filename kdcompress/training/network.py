@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from torch import Generator, nn
+from torch import nn
 
 from kdcompress.attacks.pgd import pgd
 from kdcompress.data import Data, Split
 from kdcompress.devices import LAYOUT
+from kdcompress.maths.norms import gaussian
 from kdcompress.maths.randomness import generator
 from kdcompress.models.normalised import NormalisedModel
 from kdcompress.progress import Listener, Validation
@@ -43,7 +44,7 @@ def train_network(
             batches,
             steps_per_epoch=len(training_split(data)) // batch_size(data, run),
             run=run,
-            validate=_validation(holdout, threat, run.seed, device),
+            validate=_validation(holdout, threat, run, device),
             device=device,
             micro_batch=micro_batch,
             listener=listener,
@@ -51,17 +52,25 @@ def train_network(
 
 
 def _validation(
-    holdout: Split, threat: ThreatModel, seed: int, device: torch.device
+    holdout: Split, threat: ThreatModel, run: RunSettings, device: torch.device
 ) -> Callable[[nn.Module], Validation]:
     def validate(model: nn.Module) -> Validation:
-        rng: Generator = generator(seed, "validation")  # the same start every time, so that epochs can be compared
-        clean = kept = 0
+        # The same start and the same noise every time, so that epochs can be compared.
+        rng, noise = generator(run.seed, "validation"), generator(run.seed, "validation noise")
+        clean = kept = under_noise = 0
         for x, y in holdout.batches(250, device=device):
             x_adv = pgd(model, x, y, threat, steps=VALIDATION_STEPS, generator=rng)
             with torch.no_grad():
                 right = model(x).argmax(1) == y
                 kept += int((right & (model(x_adv).argmax(1) == y)).sum())
+                if run.noise_sigma > 0:
+                    under_noise += int((model(x + gaussian(x, run.noise_sigma, noise)).argmax(1) == y).sum())
             clean += int(right.sum())
-        return Validation(clean / len(holdout), kept / len(holdout), len(holdout))
+        return Validation(
+            clean / len(holdout),
+            kept / len(holdout),
+            len(holdout),
+            under_noise / len(holdout) if run.noise_sigma > 0 else None,
+        )
 
     return validate

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Generator, Tensor, nn
 
 from kdcompress.attacks.pgd import perturb
 from kdcompress.engine import Alignment
 from kdcompress.maths.losses import cross_entropy, distillation_kl
+from kdcompress.maths.norms import gaussian
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.lessons import kind_of, lesson, noisy
@@ -88,8 +90,9 @@ def distillation(
     generator: Generator,
     align: Alignment,
     classes: int,
+    noise_sigma: float = 0.0,
 ) -> Recipe:
-    """KD (eq. 13) where `iga_weight` is 0, else KDIGA (eq. 14), at x or at x plus uniform noise in the ball.
+    """KD (eq. 13) where `iga_weight` is 0, else KDIGA (eq. 14), at x or at x plus noise that both networks see.
 
     With weight 0 no input gradient is taken: the step costs what KD costs.
 
@@ -99,13 +102,15 @@ def distillation(
         generator: draws the noise, and the directions of `--align jacobian`.
         align: how the gradient term is computed; see `kdcompress.engine`.
         classes: K.
+        noise_sigma: of Gaussian noise, for a student that is to be certified by randomized smoothing; 0 leaves the
+            noise to `loss.input_noise`.
     """
 
     kind = kind_of(loss, iga_weight)
 
     def terms(student: nn.Module, x: Tensor, y: Tensor, *known: Tensor) -> Terms:
         if not known:
-            x = noisy(x, loss, threat, generator)
+            x = noisy(x, loss, threat, generator, noise_sigma)
         f_t, *gradient = known or lesson(teacher, x, y, kind, generator, classes)
         if kind == "logits":
             f_s = student(x)
@@ -122,16 +127,41 @@ def distillation(
     return Recipe(terms, weights)
 
 
-def adversarial_training(threat: ThreatModel, *, steps: int, generator: Generator) -> Recipe:
+def adversarial_training(threat: ThreatModel, *, steps: int, generator: Generator, noise_sigma: float = 0.0) -> Recipe:
     """CE at the inputs found by PGD against the network itself. Source: Madry et al. (2018), arXiv:1706.06083, Eq. 2.1.
+
+    With noise, attack and loss see x' + e for one e = N(0, noise_sigma^2 I) a step: SmoothAdv with a single sample,
+    Salman et al. (2019), arXiv:1906.04584.
 
     The attack runs in eval mode, so that its forwards leave BatchNorm's statistics alone.
     """
 
     def terms(network: nn.Module, x: Tensor, y: Tensor) -> Terms:
+        e = gaussian(x, noise_sigma, generator) if noise_sigma > 0 else torch.zeros_like(x)
         network.eval()
-        x_adv = perturb(network, x, y, threat, steps=steps, generator=generator)
+        x_adv = perturb(_Shifted(network, e), x, y, threat, steps=steps, generator=generator)
         network.train()
-        return {"ce": cross_entropy(network(x_adv), y)}
+        return {"ce": cross_entropy(network(x_adv + e), y)}
 
     return Recipe(terms, lambda progress: {"ce": 1.0})
+
+
+def noise_training(sigma: float, *, generator: Generator) -> Recipe:
+    """CE at x + N(0, sigma^2 I), not clipped. Source: Cohen et al. (2019), arXiv:1902.02918."""
+
+    def terms(network: nn.Module, x: Tensor, y: Tensor) -> Terms:
+        return {"ce": cross_entropy(network(x + gaussian(x, sigma, generator)), y)}
+
+    return Recipe(terms, lambda progress: {"ce": 1.0})
+
+
+class _Shifted(nn.Module):
+    """x -> f(x + e), for one batch."""
+
+    def __init__(self, network: nn.Module, e: Tensor) -> None:
+        super().__init__()
+        self.network, self.e = network, e
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x + self.e)
+        return logits

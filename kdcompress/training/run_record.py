@@ -55,12 +55,17 @@ class Compression(Result):
 
 
 class ValidationRecord(Result):
-    """The validation, on the held-out slice of the training split, that chose the weights."""
+    """The validation, on the held-out slice of the training split, that chose the weights.
+
+    Attributes:
+        noisy_accuracy: under one draw of N(0, `--noise-sigma`^2) an image; None for a run without noise.
+    """
 
     epoch: int
     clean_accuracy: float
     robust_accuracy: float
     images: int
+    noisy_accuracy: float | None = None
     attack: Literal["PGD-10"] = "PGD-10"
 
 

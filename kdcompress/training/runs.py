@@ -20,7 +20,7 @@ from kdcompress.training.gradient_mode import chosen_alignment
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_data, training_split
 from kdcompress.training.lessons import kind_of
 from kdcompress.training.network import train_network
-from kdcompress.training.recipes import adversarial_training, distillation, scaled_iga_weight
+from kdcompress.training.recipes import adversarial_training, distillation, noise_training, scaled_iga_weight
 from kdcompress.training.result import leave
 from kdcompress.training.run_record import GradientRecord, RunRecord, TeacherRecord
 from kdcompress.training.teacher_cache import cached_batches, refuse_inside
@@ -51,7 +51,7 @@ def distill(
     if iga_weight == "auto":
         D = math.prod(data.input_size)
         iga_weight = scaled_iga_weight(threat, D, norm=loss.iga_norm)
-    listener.note(_loss_in_words(loss, iga_weight))
+    listener.note(_loss_in_words(loss, iga_weight, run.noise_sigma))
     batches = (
         cached_batches(settings, teacher, data, kind_of(loss, iga_weight), device, listener)
         if settings.cache.cache_teacher
@@ -70,6 +70,7 @@ def distill(
         generator=generator(run.seed, "noise"),
         align=align,
         classes=len(data.classes),
+        noise_sigma=run.noise_sigma,
     )
     fitted = train_network(student, recipe, data, batches, run, threat, device, listener, micro_batch)
 
@@ -98,7 +99,7 @@ def distill(
 
 
 def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listener: Listener = Listener()) -> RunRecord:
-    """Train any timm network robustly without a teacher (PGD adversarial training), into the folder `out`.
+    """Train any timm network without a teacher, by PGD adversarial training or on noise, into the folder `out`.
 
     Raises:
         KdcompressError: if anything the run needs is missing or wrong; nothing is left behind then.
@@ -113,15 +114,26 @@ def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listen
         )
     except UsageError as error:  # it speaks of the options of `distill`
         raise UsageError(str(error).replace("--student", "--model")) from error
-    recipe = adversarial_training(threat, steps=settings.attack_steps, generator=generator(run.seed, "inner attack"))
+    recipe = (
+        noise_training(run.noise_sigma, generator=generator(run.seed, "noise"))
+        if settings.recipe == "noise"
+        else adversarial_training(
+            threat,
+            steps=settings.attack_steps,
+            generator=generator(run.seed, "inner attack"),
+            noise_sigma=run.noise_sigma,
+        )
+    )
     fitted = train_network(network, recipe, data, fresh_batches(data, run, device), run, threat, device, listener)
     return leave(out, fitted, record, settings, overwrite=overwrite, threat=threat, data=data, device=device)
 
 
-def _loss_in_words(loss: LossSettings, iga_weight: float) -> str:
+def _loss_in_words(loss: LossSettings, iga_weight: float, noise_sigma: float) -> str:
     said = f"loss: {loss.ce_weight:g} CE + {loss.kl_weight:g} T^2 KL (T = {loss.temperature:g})"
     if iga_weight > 0:
         said += f" + {iga_weight:.3g} gradient distance, rising over the first {loss.iga_ramp:g} of the run"
+    if noise_sigma > 0:
+        said += f", all at x + N(0, {noise_sigma:g}^2)"
     return said
 
 

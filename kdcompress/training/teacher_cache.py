@@ -148,7 +148,7 @@ def _made(
     """One view of a few images: inputs, and the lesson about them."""
     pixels, y = next(images.batches(len(images), device=device))
     seen = crop_and_flip(pixels, data, settings.run, draws)
-    x = noisy(seen, settings.loss, settings.threat.threat, draws).half()
+    x = noisy(seen, settings.loss, settings.threat.threat, draws, settings.run.noise_sigma).half()
     return x, *lesson(teacher, _as_trained(x), y, kind, draws, len(data.classes))
 
 
@@ -173,6 +173,8 @@ def _key(settings: DistillSettings, teacher: LoadedModel, data: Data, images: Sp
     for x, _ in sample.batches(CHUNK):
         seen.update((x * 255).round().to(torch.uint8).numpy().tobytes())
     noise: Any = [settings.threat.norm, settings.threat.eps] if settings.loss.input_noise == "uniform" else None
+    if settings.run.noise_sigma > 0:
+        noise = ["N", settings.run.noise_sigma]
     what = {
         "format": FORMAT,
         "teacher": [teacher.sha256, teacher.record.model_dump(mode="json")],

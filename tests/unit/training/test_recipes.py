@@ -12,7 +12,13 @@ from kdcompress.maths import gradients
 from kdcompress.maths.randomness import generator
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
-from kdcompress.training.recipes import AUTO_IGA, adversarial_training, distillation, scaled_iga_weight
+from kdcompress.training.recipes import (
+    AUTO_IGA,
+    adversarial_training,
+    distillation,
+    noise_training,
+    scaled_iga_weight,
+)
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.5)
 
@@ -266,3 +272,62 @@ def test_adversarial_training_weighs_its_one_term_by_one_throughout() -> None:
     recipe = adversarial_training(LINF, steps=1, generator=generator(0, "inner"))
     assert [recipe.weights(p) for p in (0.0, 0.5, 1.0)] == [{"ce": 1.0}] * 3
     assert math.isclose(sum(recipe.weights(0.3).values()), 1.0)
+
+
+@pytest.mark.parametrize("iga_weight", [0.0, 0.5])
+def test_gaussian_noise_is_one_for_both_networks_not_clipped_and_takes_the_place_of_the_other(
+    student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor], iga_weight: float
+) -> None:
+    s, t, sigma = Seen(student), Seen(teacher), 0.7
+    recipe = distillation(
+        t,
+        LossSettings(),
+        LINF,
+        iga_weight=iga_weight,
+        generator=generator(0, "noise"),
+        align=exact(2),
+        classes=3,
+        noise_sigma=sigma,
+    )
+    terms = recipe.terms(s, *batch)
+    (seen,) = s.inputs
+    assert len(t.inputs) == 1 and torch.equal(seen, t.inputs[0])
+    expected = batch[0] + sigma * torch.randn(batch[0].shape, generator=generator(0, "noise"))
+    assert torch.equal(seen, expected)
+    assert seen.min() < 0 and seen.max() > 1
+    # Every term is taken there, the gradients too.
+    for number, (x, y) in enumerate(zip(seen, batch[1].tolist(), strict=True)):
+        for name, value in naive_terms(student, teacher, x, y, 1.0).items():
+            if name in terms:
+                torch.testing.assert_close(terms[name][number], value)
+
+
+def test_training_on_noise_takes_ce_at_the_noisy_images(student: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    recipe = noise_training(0.7, generator=generator(0, "noise"))
+    x = batch[0] + 0.7 * torch.randn(batch[0].shape, generator=generator(0, "noise"))
+    expected = nn.functional.cross_entropy(student(x), batch[1], reduction="none")
+    terms = recipe.terms(student, *batch)
+    assert set(terms) == {"ce"} and recipe.weights(0.5) == {"ce": 1.0}
+    torch.testing.assert_close(terms["ce"], expected)
+
+
+def test_adversarial_training_under_noise_attacks_and_learns_under_one_and_the_same_noise(
+    student: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    s, sigma = Seen(student), 0.7
+    adversarial_training(LINF, steps=3, generator=generator(0, "inner"), noise_sigma=sigma).terms(s, *batch)
+    e = sigma * torch.randn(batch[0].shape, generator=generator(0, "inner"))
+    assert len(s.inputs) == 4
+    for seen in s.inputs:
+        without = seen - e
+        assert ((without - batch[0]).abs() <= LINF.eps + 1e-6).all()  # rounding of x + delta + e
+    assert not torch.equal(s.inputs[0], s.inputs[-1])
+
+
+def test_without_noise_adversarial_training_draws_what_it_always_drew(
+    student: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    s = Seen(student)
+    adversarial_training(LINF, steps=2, generator=generator(0, "inner")).terms(s, *batch)
+    start = (torch.rand(batch[0].shape, generator=generator(0, "inner")) * 2 - 1) * LINF.eps
+    torch.testing.assert_close(s.inputs[0], batch[0] + start.double(), rtol=0, atol=1e-7)

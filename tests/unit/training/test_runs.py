@@ -14,7 +14,7 @@ from kdcompress.errors import KdcompressError, TeacherError, TrainingError, Usag
 from kdcompress.models.checkpoints import read_checkpoint
 from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import load_model
-from kdcompress.progress import Epoch, Listener
+from kdcompress.progress import Epoch, Listener, Validation
 from kdcompress.settings import DistillSettings, LossSettings, TeacherCheckSettings, TrainSettings
 from kdcompress.training import batches, lessons, network, recipes, runs, teacher_check
 from kdcompress.training.run_record import RunRecord
@@ -330,3 +330,35 @@ def test_starting_weights_are_taken_over(
     settings = distilling(seed=1).model_copy(update={"student_weights": tmp_path / "first" / "student.safetensors"})
     runs.distill(settings, tmp_path / "second")
     assert same(started[0], weights(tmp_path / "first"))
+
+
+@pytest.mark.parametrize("kind", ["distill", "at", "noise"])
+def test_a_run_on_noise_says_so_is_judged_under_noise_and_repeats(
+    distilling: Distilling, training: Training, tmp_path: Path, kind: str
+) -> None:
+    def run(out: Path, seed: int = 0) -> RunRecord:
+        if kind == "distill":
+            return runs.distill(distilling(KDIGA, noise_sigma=0.3, seed=seed), out)
+        return runs.train(training(noise_sigma=0.3, seed=seed).model_copy(update={"recipe": kind}), out)
+
+    first, again = run(tmp_path / "a"), run(tmp_path / "b")
+    assert first.settings["run"]["noise_sigma"] == 0.3
+    assert first.selected.noisy_accuracy is not None and 0 <= first.selected.noisy_accuracy <= 1
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b")) and first.selected == again.selected
+    run(tmp_path / "c", seed=1)
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_a_run_without_noise_is_not_judged_under_it(training: Training, tmp_path: Path) -> None:
+    assert runs.train(training(), tmp_path / "out").selected.noisy_accuracy is None
+
+
+def test_training_on_noise_needs_to_know_how_much(training: Training) -> None:
+    with pytest.raises(UsageError, match="--noise-sigma"):
+        TrainSettings.of(**(training().model_dump() | {"recipe": "noise"}))
+
+
+def test_the_epoch_of_a_run_on_noise_is_chosen_under_noise() -> None:
+    calm, steady = Validation(0.9, 0.5, 10, 0.3), Validation(0.8, 0.1, 10, 0.6)
+    assert steady.score > calm.score
+    assert Validation(0.9, 0.5, 10).score > Validation(0.95, 0.4, 10).score

@@ -109,6 +109,24 @@ def test_views_have_crops_and_noise_and_stay_in_the_ball_around_an_image(setting
     assert float((cropped[:, None] - images[None]).abs().flatten(2).amax(2).amin(1).max()) > 0.1
 
 
+def test_views_hold_the_gaussian_noise_they_were_asked_about_another_for_each_view(settings: Distilling) -> None:
+    chosen = settings(batch_size=27, augment="none", noise_sigma=0.5)
+    teacher, data = teacher_and_data(chosen.teacher, chosen.data, chosen.run, Listener())
+    images = next(training_split(data).batches(27))[0]
+    batches = opened(chosen)
+    noise = []
+    for epoch in (1, 2):
+        ((xs, _, f_t, *_),) = batches(epoch)
+        torch.testing.assert_close(f_t, teacher.model(xs))  # float32's rounding: the batches are others
+        apart = (xs[:, None] - images[None]).flatten(2).square().mean(2).sqrt()
+        # Of 192 entries each: the spread of N(0, .5^2) to a few hundredths, nearest to the image that it was added to.
+        assert ((apart.amin(1) - 0.5).abs() < 0.1).all()
+        assert float(xs.min()) < 0 and float(xs.max()) > 1
+        noise.append(xs - images[apart.argmin(1)])
+    assert abs(float(torch.cat(noise).std()) - 0.5) < 0.01
+    assert not torch.equal(noise[0].sort(0).values, noise[1].sort(0).values)
+
+
 def test_a_later_student_and_another_seed_ask_the_teacher_nothing(
     settings: Distilling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,8 +164,13 @@ def test_plain_kd_keeps_no_gradients(settings: Distilling) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"augment": "none"}, {"loss": LossSettings(input_noise="none")}, {"loss": LossSettings(align="jacobian")}],
-    ids=["augment", "noise", "align"],
+    [
+        {"augment": "none"},
+        {"loss": LossSettings(input_noise="none")},
+        {"loss": LossSettings(align="jacobian")},
+        {"noise_sigma": 0.25},
+    ],
+    ids=["augment", "noise", "align", "sigma"],
 )
 def test_other_preprocessing_has_other_views(settings: Distilling, change: dict[str, Any]) -> None:
     opened(settings())
