@@ -1,0 +1,67 @@
+"""CLEVER in a report."""
+
+import pytest
+import torch
+from torch import nn
+
+from kdcompress.data import Split
+from kdcompress.evaluation.clever import clever_scores, nearest_rivals
+from kdcompress.maths.radii import first_order_radius
+from kdcompress.report import Clever
+from kdcompress.settings import CleverSettings
+
+CPU = torch.device("cpu")
+
+
+def scores(model: nn.Module, images: Split, batch_size: int = 64, **settings: object) -> Clever | None:
+    chosen = CleverSettings(**({"R": 0.2, "Nb": 5, "Ns": 4} | settings))  # type: ignore[arg-type]
+    return clever_scores(model, images, "Linf", chosen, batch_size=batch_size, device=CPU)
+
+
+def test_on_a_linear_network_every_score_is_the_distance_up_to_the_radius(bright: nn.Module, greys: Split) -> None:
+    found = scores(bright, greys, R=0.1)
+    assert found is not None
+    distance = (torch.arange(91, 166, 3).double() / 255 - 0.5).abs().clamp_max(0.1)
+    distance[-1] = 0  # misclassified
+    assert found.scores == pytest.approx(distance.tolist(), rel=1e-3, abs=1e-6)  # float32 pixels
+    assert found.median == pytest.approx(float(distance.median()), rel=1e-3)
+    assert found.at_cap == int((distance == 0.1).sum()) > 0
+    assert (found.kind, found.norm, found.n, found.rivals, found.not_fitted) == ("estimate", "Linf", 25, 1, 0)
+    assert (found.R, found.Nb, found.Ns, found.seed) == (0.1, 5, 4, 0)
+
+
+def test_the_batch_and_the_images_that_follow_change_nothing(greys: Split) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 5)).eval().requires_grad_(False)
+    few = greys.subset([3, 8, 20])
+    whole, part = scores(model, few, Nb=20), scores(model, few.subset([0, 1]), batch_size=3, Nb=20)
+    assert whole is not None and part is not None
+    assert whole.scores[:2] == pytest.approx(part.scores, rel=1e-4)
+    again = scores(model, few, Nb=20)
+    assert again == whole and scores(model, few, Nb=20, seed=1) != whole
+
+
+def test_a_network_without_gradients_has_no_score(greys: Split) -> None:
+    class Constant(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.stack([x.flatten(1).sum(1) * 0 + 1, x.flatten(1).sum(1) * 0], 1)
+
+    assert scores(Constant().eval(), greys.subset([0, 1])) is None
+
+
+def test_the_nearest_rivals_hold_the_first_order_radius_and_those_ahead_come_first() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 6)).eval().requires_grad_(False)
+    x = torch.rand(8, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    y = model(x).argmax(1)
+    rivals = nearest_rivals(model, x, y, "L2", 2)
+    W = model.get_parameter("1.weight")
+    f = model(x)
+    for i in range(8):
+        by_hand = (f[i, y[i]] - f[i]) / torch.linalg.vector_norm(W[y[i]] - W, dim=1)
+        by_hand[y[i]] = torch.inf
+        assert rivals[i].tolist() == by_hand.topk(2, largest=False).indices.tolist()
+        assert by_hand.min().item() == pytest.approx(first_order_radius(model, x, y, "L2")[i].item(), rel=1e-5)
+    wrong = f.topk(2, 1).indices[:, 1]
+    assert torch.equal(nearest_rivals(model, x, wrong, "L2", 9)[:, 0], y)
+    assert nearest_rivals(model, x, y, "L2", 9).shape == (8, 5)
