@@ -7,6 +7,7 @@ from importlib.metadata import version
 import typer
 
 from kdcompress.cli.bench import bench
+from kdcompress.cli.certify import certify
 from kdcompress.cli.commands import Commands
 from kdcompress.cli.compare import compare
 from kdcompress.cli.demo import demo
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(distill)
 app.command()(train)
 app.command()(evaluate)
+app.command()(certify)
 app.command()(compare)
 app.command()(demo)
 app.command()(bench)

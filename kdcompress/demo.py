@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kdcompress.data import load_data
 from kdcompress.devices import device_name, resolve_device
-from kdcompress.evaluation.evaluate import fingerprint, notes, side_by_side
+from kdcompress.evaluation.evaluate import fingerprint, side_by_side, warnings
+from kdcompress.evaluation.loading import notes_of
 from kdcompress.evaluation.measure import Subject, measure
 from kdcompress.gates import trusted
 from kdcompress.models.teachers import load_model
@@ -66,7 +67,7 @@ def demo(settings: DemoSettings, *, listener: Listener = Listener()) -> Report:
         models=reports,
         paired=side_by_side(measured, "teacher", "kdiga", threat.eps, PRESERVED_WITHIN),
         gates=(trusted(share_gate(reports), {name: reports[name] for name in ("teacher", "kdiga")}, False),),
-        notes=notes(data.notes, models, measured),
+        notes=(*data.notes, *notes_of(models), *warnings(measured)),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         seconds=round(time.perf_counter() - started, 1),

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from kdcompress.certification import CertifiedModel
 from kdcompress.errors import UsageError
 from kdcompress.maths.sequential import decide
-from kdcompress.maths.smoothed_radius import radius_cap
-from kdcompress.report import CertifiedRate, Gate, ModelReport, Paired, Rate, RobustRate
-from kdcompress.settings import EvaluateSettings, EvaluationSettings, GateSettings
+from kdcompress.maths.sequential_radius import cap_of
+from kdcompress.report import CertifiedRate, Gate, ModelReport, Paired, Rate, RobustRate, Smoothing, Verified
+from kdcompress.settings import CertifySettings, EvaluateSettings, EvaluationSettings, GateSettings
 
 Z = 1.959964
 """Of a two-sided 95% interval."""
@@ -37,10 +38,26 @@ def refuse_impossible(settings: EvaluateSettings) -> None:
         _refuse_radius(gates.min_certified_accuracy[0], settings.evaluation)
 
 
+def refuse_uncertifiable(settings: CertifySettings) -> None:
+    """The same for a certification.
+
+    Raises:
+        UsageError: naming the gate and what it needs.
+    """
+    for option, demand, kind in (
+        ("--min-verified-accuracy", settings.gates.min_verified_accuracy, "bounds"),
+        ("--min-certified-accuracy", settings.gates.min_certified_accuracy, "smoothing"),
+    ):
+        if demand is not None and kind not in settings.kinds:
+            raise UsageError(f"{option} needs {kind} among --kinds, got {','.join(settings.kinds)}")
+    if settings.gates.min_certified_accuracy is not None:
+        _refuse_radius(settings.gates.min_certified_accuracy[0], settings.evaluation)
+
+
 def _refuse_radius(radius: float, settings: EvaluationSettings) -> None:
     if settings.certify_images == 0:
         raise UsageError("--min-certified-accuracy needs images to certify, got --certify-images 0")
-    cap = max(0.0, radius_cap(settings.n, sigma=settings.sigma, alpha=settings.alpha))
+    cap = cap_of(settings.smoothing, sigma=settings.sigma, n=settings.n, alpha=settings.alpha)
     if radius > cap:
         raise UsageError(
             f"--min-certified-accuracy asks for radius {radius:g}, but --n {settings.n} draws at --sigma "
@@ -87,6 +104,28 @@ def judge(
         if limit is not None:
             gates.append(at_most(option, name, limit, (figure, figure, figure), by))
     return tuple(gates)
+
+
+def certification_gates(settings: CertifySettings, name: str, model: CertifiedModel) -> tuple[Gate, ...]:
+    """Every gate of a certification, judged on the model called `name`."""
+    gates, by = [], settings.gates.gate_on
+    if (least := settings.gates.min_verified_accuracy) is not None:
+        gates.append(_verified_gate(name, least, model.bounds, settings.threat.eps, by))
+    if (demand := settings.gates.min_certified_accuracy) is not None:
+        radius, least = demand
+        at = _at_radius(model.smoothing, radius)
+        gates.append(at_least(f"--min-certified-accuracy {radius:g}:{least:g}", name, least, at, by))
+    return tuple(gates)
+
+
+def _verified_gate(name: str, least: float, bounds: Verified | None, eps: float, by: DecidedBy) -> Gate:
+    """Missed where no sound bound can be had: nothing is verified then."""
+    option = "--min-verified-accuracy"
+    if bounds is None or bounds.unsupported is not None:
+        nothing = Rate(value=0.0, low=0.0, high=0.0, n=0 if bounds is None else bounds.n)
+        gate = at_least(option, name, least, nothing, by)
+        return gate.model_copy(update={"why": "nothing is verified" if bounds is None else bounds.unsupported})
+    return at_least(option, name, least, next(point for point in bounds.at if point.eps == eps), by)
 
 
 def at_least(option: str, model: str, threshold: float, rate: Rate, decided_by: DecidedBy) -> Gate:
@@ -177,9 +216,12 @@ def _decided(gate: Gate, rate: RobustRate, confidence: float) -> Gate:
 
 
 def _certified_at(model: ModelReport, radius: float) -> CertifiedRate:
-    if model.certified is not None and model.certified.smoothing is not None:
-        for point in model.certified.smoothing.at:
-            if point.radius == radius:
-                return point
+    return _at_radius(None if model.certified is None else model.certified.smoothing, radius)
+
+
+def _at_radius(found: Smoothing | None, radius: float) -> CertifiedRate:
+    for point in () if found is None else found.at:
+        if point.radius == radius:
+            return point
     # A gate that is quietly left out counts as met.
     raise LookupError(f"expected a certified accuracy at radius {radius:g}, found none in the report")

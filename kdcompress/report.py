@@ -127,10 +127,31 @@ class FirstOrder(Result):
     n: int
 
 
+class Abstention(Result):
+    """Why the smoothed classifier gives no answer for so many images: a diagnosis, which bounds nothing."""
+
+    reason: str
+    images: int
+    finding: str
+
+
 class Smoothing(Result):
     """Randomized smoothing: L2, with probability 1 - alpha an image, for the SMOOTHED classifier.
 
-    `cap` is the largest radius that n draws can certify.
+    Attributes:
+        n: the most draws that bound an image's probability.
+        cap: the largest radius that n draws can certify.
+        abstained: images without an answer; `reasons` adds up to it.
+        at: certified accuracy over the radius.
+        method: `fixed`, n draws for every image (CERTIFY of Cohen et al. 2019); `sequential`, until the radii of `at`
+            are decided; `adaptive`, as many as a pilot says they are worth.
+        average_radius: the mean certified radius, an image abstained from or answered wrongly counted as 0. With
+            `sequential` radii are those of `at`, and the mean is at most that of another method.
+        noisy_accuracy: the network's own, under one draw of the noise, in the mean over an image's draws.
+        predicted: PREDICT's accuracy with the same draws, an abstention counted as wrong; `fixed` only.
+        turned: images answered wrongly that the network itself sees rightly.
+        draws: forward passes that the answers rest on.
+        predictions, radii: one an image; -1 and 0 where it abstains.
     """
 
     kind: Literal["certificate of the smoothed classifier"] = "certificate of the smoothed classifier"
@@ -142,6 +163,288 @@ class Smoothing(Result):
     cap: float
     abstained: int
     at: tuple[CertifiedRate, ...]
+    method: Literal["fixed", "sequential", "adaptive"] = "fixed"
+    average_radius: float | None = None
+    noisy_accuracy: float | None = None
+    predicted: Rate | None = None
+    turned: int | None = None
+    reasons: tuple[Abstention, ...] = ()
+    draws: int | None = None
+    predictions: tuple[int, ...] = ()
+    radii: tuple[float, ...] = ()
+
+
+class Clever(Result):
+    """CLEVER scores (Weng et al. 2018, arXiv:1801.10578). Estimates: they bound nothing, and masking inflates them.
+
+    Attributes:
+        R: the largest score there is, the radius of the ball that was sampled.
+        Nb, Ns: batches, and points in each.
+        rivals: target classes of each image, the nearest by first order.
+        scores: one an image, zero where it is misclassified; None of a network without gradients.
+        median: of `scores`.
+        at_cap: images whose score is R.
+        not_fitted: images whose score rests on the largest gradient of the sample, since no fit was to be had.
+    """
+
+    kind: Literal["estimate"] = "estimate"
+    norm: Norm
+    R: float
+    Nb: int
+    Ns: int
+    rivals: int
+    seed: int
+    scores: tuple[float, ...]
+    median: float
+    at_cap: int
+    not_fitted: int
+    n: int
+
+
+class HeldAt(Rate):
+    """For which share of the images a premise holds to within `tolerance` of its own scale."""
+
+    tolerance: float
+
+
+class Premise(Result):
+    """One premise of Proposition 1, image by image.
+
+    Attributes:
+        equation: its number in the appendix of arXiv:2110.12072, or what stands there in words.
+        values: what is compared with the tolerances, one an image; None where it is infinite.
+        kind: `estimate` where ascent found the value, so that it is one from below and the premise may hold for fewer
+            images than are counted; `exact` where nothing is searched for.
+    """
+
+    name: str
+    equation: str
+    kind: Literal["exact", "estimate"]
+    values: tuple[float | None, ...]
+    held: tuple[HeldAt, ...]
+
+
+class MarginTerms(Result):
+    """The margin inequality, image by image, for the rival class that leaves least: all of it estimates.
+
+        student_margin >= guaranteed = teacher_margin - logits - gradients - remainder_student - remainder_teacher
+
+    Attributes:
+        rival: the class's index.
+        teacher_margin: the least that was found in the ball, over the points of all searches: from above.
+        remainder_student, remainder_teacher: the largest that were found: from below.
+        student_margin: the least that was found, of any class: from above.
+    """
+
+    kind: Literal["estimate"] = "estimate"
+    rival: tuple[int, ...]
+    teacher_margin: tuple[float, ...]
+    logits: tuple[float, ...]
+    gradients: tuple[float, ...]
+    remainder_student: tuple[float, ...]
+    remainder_teacher: tuple[float, ...]
+    guaranteed: tuple[float, ...]
+    student_margin: tuple[float, ...]
+
+
+class FreeDirections(Result):
+    """||J^s - J^t||_F^2 of each image, in shares: what eq. 14 constrains, the harmless common shift, what is left free.
+
+    Attributes:
+        constrained, common, free: sum to 1; None where the Jacobians are equal. Of a difference without a preferred
+            direction they are 1 / K, 1 / K and (K - 2) / K.
+        weight: ||p - e_y||, what the constrained part is weighed with in (21): it fades where the teacher is sure.
+        difference: ||J^s - J^t|| / ||J^t||, both without the common shift: how much there is to be shared.
+    """
+
+    constrained: tuple[float | None, ...]
+    common: tuple[float | None, ...]
+    free: tuple[float | None, ...]
+    weight: tuple[float, ...]
+    difference: tuple[float | None, ...]
+    median_free: float | None
+    median_difference: float | None
+    median_weight: float
+
+
+class Proposition1(Result):
+    """Proposition 1 audited in one ball: its premises, and the inequality that holds without them.
+
+    Attributes:
+        steps, restarts, rivals, seed: of the searches.
+        attack: what the teacher's constancy and both networks' margins were tried with.
+        teacher_constant: a character an image: `c` certified, `.` not falsified by `attack`, `x` falsified.
+        constant: the share of `c` and `.`; `certified`: of `c`, None where no certificates were given.
+        right: the share that both networks classify rightly (17).
+        premises: (15), (16) and linearity of both networks.
+        gradient_cosine: of the CE gradients of (15), one an image.
+        all_hold: the share with every premise, those without a tolerance and those within it.
+        kept: the share for which the inequality leaves the student a positive margin: an estimate.
+        stood: the share that `attack` leaves the student, right and unbroken.
+        exceeded: the share for which some search's point breaks the inequality with the remainders that their own
+            ascents found, before the points are merged.
+        violated: images for which one does after merging: 0, or the arithmetic is wrong.
+        rounding: the largest margin difference between float32, which searches, and float64, which judges.
+    """
+
+    kind: Literal["estimate"] = "estimate"
+    norm: Norm
+    eps: float
+    n: int
+    steps: int
+    restarts: int
+    rivals: int
+    seed: int
+    attack: str
+    teacher_constant: str
+    constant: Rate
+    certified: Rate | None
+    right: Rate
+    premises: tuple[Premise, ...]
+    gradient_cosine: tuple[float, ...]
+    all_hold: tuple[HeldAt, ...]
+    terms: MarginTerms
+    kept: Rate
+    stood: Rate
+    exceeded: Rate
+    violated: int
+    rounding: float
+    directions: FreeDirections
+
+
+class RadiusCompared(Result):
+    """The student's radius beside the teacher's: upper bounds by attack, lower bounds by certificate where given.
+
+    Attributes:
+        attack: what found the upper bounds.
+        student_at_most, teacher_at_most: the distance of the nearest misclassified point that was found; 0 for a
+            misclassified image, None where none was found up to `largest`.
+        student_at_least, teacher_at_least: certified radii, None where none were given.
+        median_student, median_teacher: of the upper bounds; None where more than half of them are.
+        below: the share of images whose student fell nearer than the teacher: a comparison of attacks.
+        proved_smaller: the share whose student fell inside the teacher's certified radius: Proposition 1's conclusion
+            is false there. None without certificates.
+    """
+
+    norm: Norm
+    n: int
+    attack: str
+    largest: float
+    student_at_most: tuple[float | None, ...]
+    teacher_at_most: tuple[float | None, ...]
+    student_at_least: tuple[float, ...] | None
+    teacher_at_least: tuple[float, ...] | None
+    median_student: float | None
+    median_teacher: float | None
+    below: Rate
+    proved_smaller: Rate | None
+
+
+class CounterExamples(Result):
+    """Images of (24) and (25): same outputs on the data, different ones in the ball.
+
+    Attributes:
+        agreement: the largest relative difference of centred logits that counts as the same outputs.
+        agreed: the share of images that both see rightly, with outputs that agree, and where the teacher stands.
+        found: of those, the share for which the student is broken at a point that the teacher still sees rightly.
+        images: which, by number, most alike first; `difference` their logits' relative difference; `student` and
+            `teacher` what each sees at x~, the teacher its label.
+    """
+
+    norm: Norm
+    eps: float
+    n: int
+    attack: str
+    agreement: float
+    agreed: Rate
+    found: Rate | None
+    images: tuple[int, ...]
+    difference: tuple[float, ...]
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
+
+
+class Proposition2(Result):
+    """Proposition 2, eq. 26, evaluated in one ball. The right sides are estimates from below: LLM is found by ascent.
+
+    Attributes:
+        attack: what measured the left side; the remainders have ascents and seeds of their own, of as many steps.
+        gap: the left side, the largest |CE_s - CE_t| that was found in each image's ball.
+        remainder_student, remainder_teacher: LLM.
+        losses: |CE_s - CE_t| at x; `losses_of_paper`: CE_s + CE_t, which (26) has in its place.
+        gradients: delta ||g_s - g_t||_q.
+        bound: LLM_s + LLM_t + losses + gradients; with `losses_of_paper`, (26) as printed: `bound_of_paper`.
+        dominant: how many images each of the bound's four terms is the largest of.
+        exceeded: the share of images whose gap, found by its own attack, is above the bound with the remainders found
+            by their own ascent, before the points are merged.
+        raised: the share whose LLM of either network grew by over 1% when they were.
+        violated: images whose gap exceeds the bound after merging: 0, or the arithmetic is wrong.
+        rounding: the largest difference of a loss between float32, which searches, and float64, which judges.
+    """
+
+    kind: Literal["estimate"] = "estimate"
+    norm: Norm
+    eps: float
+    n: int
+    steps: int
+    restarts: int
+    seed: int
+    attack: str
+    gap: tuple[float, ...]
+    bound: tuple[float, ...]
+    bound_of_paper: tuple[float, ...]
+    remainder_student: tuple[float, ...]
+    remainder_teacher: tuple[float, ...]
+    losses: tuple[float, ...]
+    losses_of_paper: tuple[float, ...]
+    gradients: tuple[float, ...]
+    median_gap: float
+    median_bound: float
+    median_bound_of_paper: float
+    dominant: dict[Literal["remainder_student", "remainder_teacher", "losses", "gradients"], int]
+    exceeded: Rate
+    raised: Rate
+    violated: int
+    rounding: float
+
+
+class VerifiedAt(Rate):
+    """Verified accuracy at one radius: share of images for which no point of the ball is misclassified, as proved.
+
+    Of n images `verified` are proved, `broken` fell to an attack, `wrong` are misclassified as they are; `open` are
+    neither proved nor broken.
+    """
+
+    eps: float
+    verified: int
+    broken: int
+    wrong: int
+    open: int
+
+
+class Verified(Result):
+    """Sound bounds: a lower bound on the robustness of the network itself, in the threat model's norm; no estimate.
+
+    Attributes:
+        unsupported: `not supported: <layer>` where bounds cannot pass a layer, or `too large: ...`; then there are no
+            figures.
+        at: ascending in eps.
+        largest: the largest certified eps of each image in order, to `tolerance` of itself; 0 where misclassified.
+        attack: what broke the images that were skipped.
+        seconds: of all images, whether they were certified now or taken from what was kept.
+    """
+
+    kind: Literal["certificate of the network itself"] = "certificate of the network itself"
+    method: str = "CROWN"
+    norm: Norm
+    unsupported: str | None = None
+    attack: str | None = None
+    at: tuple[VerifiedAt, ...] = ()
+    largest: tuple[float, ...] = ()
+    median: float | None = None
+    tolerance: float
+    n: int
+    seconds: float = 0.0
 
 
 class Certified(Result):

@@ -83,18 +83,11 @@ def evaluate(
             help="Images for the first-order estimate and for smoothing; 0 skips both.", rich_help_panel=MEASURES
         ),
     ] = default(EvaluationSettings, "certify_images"),
-    sigma: Annotated[
-        float, typer.Option(help="Smoothing: standard deviation of the noise.", rich_help_panel=MEASURES)
-    ] = default(EvaluationSettings, "sigma"),
-    n0: Annotated[
-        int, typer.Option("--n0", help="Smoothing: draws that choose the class.", rich_help_panel=MEASURES)
-    ] = default(EvaluationSettings, "n0"),
-    n: Annotated[
-        int, typer.Option("--n", help="Smoothing: draws that bound its probability.", rich_help_panel=MEASURES)
-    ] = default(EvaluationSettings, "n"),
-    alpha: Annotated[
-        float, typer.Option(help="Smoothing: probability of a wrong certificate.", rich_help_panel=MEASURES)
-    ] = default(EvaluationSettings, "alpha"),
+    smoothing: options.SmoothingMethod = default(EvaluationSettings, "smoothing"),
+    sigma: options.Sigma = default(EvaluationSettings, "sigma"),
+    n0: options.N0 = default(EvaluationSettings, "n0"),
+    n: options.N = default(EvaluationSettings, "n"),
+    alpha: options.Alpha = default(EvaluationSettings, "alpha"),
     chunk: Annotated[
         int | None,
         typer.Option(
@@ -113,20 +106,8 @@ def evaluate(
     masking_checks: Annotated[
         bool, typer.Option(help="Look for signs of gradient masking.", rich_help_panel=MEASURES)
     ] = default(EvaluationSettings, "masking"),
-    keep_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where verdicts are kept, so that a killed or repeated evaluation goes on from them. Default: "
-            "~/.cache/kdcompress/verdicts.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh", help="Attack anew: take nothing that was kept, and keep nothing.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
+    keep_dir: options.KeepDir = None,
+    fresh: options.Fresh = False,
     seed: Annotated[
         int, typer.Option(help="Seed of the shuffle, the attacks and the noise.", rich_help_panel=MEASURES)
     ] = default(EvaluationSettings, "seed"),
@@ -146,14 +127,7 @@ def evaluate(
             rich_help_panel=GATES,
         ),
     ] = None,
-    min_certified_accuracy: Annotated[
-        str | None,
-        typer.Option(
-            help="Least certified accuracy of the smoothed classifier at an L2 radius, such as 0.25:0.40.",
-            metavar="RADIUS:X",
-            rich_help_panel=GATES,
-        ),
-    ] = None,
+    min_certified_accuracy: options.MinCertifiedAccuracy = None,
     max_robust_drop: Annotated[
         float | None,
         typer.Option(
@@ -176,12 +150,7 @@ def evaluate(
             rich_help_panel=GATES,
         ),
     ] = default(GateSettings, "allow_untrusted"),
-    gate_on: Annotated[
-        str,
-        typer.Option(
-            help="point: the estimate decides; bound: the conservative end of its interval.", rich_help_panel=GATES
-        ),
-    ] = default(GateSettings, "gate_on"),
+    gate_on: options.GateOn = default(GateSettings, "gate_on"),
     report: options.Report = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page to look at, in one file.", rich_help_panel=OUTPUT)
@@ -224,6 +193,7 @@ def evaluate(
                 batch_size=batch_size,
                 masking=masking_checks,
                 keep_dir=None if fresh else keep_dir or options.cache_folder("verdicts"),
+                smoothing=smoothing,
                 sigma=sigma,
                 n0=n0,
                 n=n,

@@ -75,6 +75,15 @@ Augment = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", rich_help_panel=TRAINING)]
 Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=TRAINING)]
 Precision = Annotated[str, typer.Option(help="float32, or bf16 autocast.", rich_help_panel=TRAINING)]
+NoiseSigma = Annotated[
+    float,
+    typer.Option(
+        help="Train on x + N(0, S^2), in place of --input-noise, so that randomized smoothing can certify the network "
+        "at --sigma S.",
+        metavar="S",
+        rich_help_panel=TRAINING,
+    ),
+]
 Out = Annotated[
     Path,
     typer.Option(
@@ -122,6 +131,46 @@ StudentStride = Annotated[
         "Default: what leaves 4x4 positions.",
         rich_help_panel=STUDENT,
     ),
+]
+SmoothingMethod = Annotated[
+    str,
+    typer.Option(
+        help="How draws are spent: sequential, until the radii of the curve and the gate are decided; fixed, n for "
+        "every image (Cohen et al. 2019); adaptive, for the average certified radius.",
+        rich_help_panel=MEASURES,
+    ),
+]
+Sigma = Annotated[float, typer.Option(help="Smoothing: standard deviation of the noise.", rich_help_panel=MEASURES)]
+N0 = Annotated[int, typer.Option("--n0", help="Smoothing: draws that choose the class.", rich_help_panel=MEASURES)]
+N = Annotated[
+    int, typer.Option("--n", help="Smoothing: most draws that bound its probability.", rich_help_panel=MEASURES)
+]
+Alpha = Annotated[float, typer.Option(help="Smoothing: probability of a wrong certificate.", rich_help_panel=MEASURES)]
+MinCertifiedAccuracy = Annotated[
+    str | None,
+    typer.Option(
+        help="Least certified accuracy of the smoothed classifier at an L2 radius, such as 0.25:0.40.",
+        metavar="RADIUS:X",
+        rich_help_panel=GATES,
+    ),
+]
+GateOn = Annotated[
+    str,
+    typer.Option(
+        help="point: the estimate decides; bound: the conservative end of its interval.", rich_help_panel=GATES
+    ),
+]
+KeepDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where verdicts are kept, so that a killed or repeated run goes on from them. Default: "
+        "~/.cache/kdcompress/verdicts.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option("--fresh", help="Begin anew: take nothing that was kept, and keep nothing.", rich_help_panel=OUTPUT),
 ]
 Report = Annotated[Path | None, typer.Option(help="Write the JSON report here.", rich_help_panel=OUTPUT)]
 Markdown = Annotated[Path | None, typer.Option(help="Write the report as Markdown.", rich_help_panel=OUTPUT)]

@@ -8,18 +8,17 @@ import torch
 
 from kdcompress.attacks.autoattack import refuse_shape
 from kdcompress.attacks.plans import plan_of
-from kdcompress.data import Split, load_data
+from kdcompress.data import Split
 from kdcompress.devices import device_name, resolve_device
 from kdcompress.evaluation.compare import paired, ratios
 from kdcompress.evaluation.evidence import evidence_of
 from kdcompress.evaluation.kept import forget_old
+from kdcompress.evaluation.loading import load
 from kdcompress.evaluation.measure import Measured, Subject, measure
 from kdcompress.evidence import Evidence
 from kdcompress.gates import decided, judge, refuse_impossible
-from kdcompress.models.checkpoints import Checkpoint, read_checkpoint
-from kdcompress.models.teachers import LoadedModel, load_named
 from kdcompress.progress import Listener
-from kdcompress.report import DataRecord, Paired, Report, ThreatRecord
+from kdcompress.report import Paired, Report, ThreatRecord
 from kdcompress.settings import EvaluateSettings
 from kdcompress.versions import versions
 
@@ -37,41 +36,17 @@ def evaluate_with_evidence(settings: EvaluateSettings, *, listener: Listener = L
     """The same, with what stands behind the figures: a row for each image, and a few images to look at."""
     started = time.perf_counter()
     refuse_impossible(settings)
-    named = {"student": settings.student, "teacher": settings.teacher, "surrogate": settings.surrogate}
-    files = {name: file for name, file in named.items() if file is not None}
-    checkpoints = {name: read_checkpoint(file.path) for name, file in files.items()}
-    made_for = _size(next(iter(checkpoints.values())))
+    files = {"student": settings.student, "teacher": settings.teacher, "surrogate": settings.surrogate}
     device = resolve_device(settings.evaluation.device)
-    data = load_data(
-        settings.data.data,
-        data_dir=settings.data.data_dir,
-        image_size=settings.data.image_size or (made_for[1] if made_for and made_for[1] == made_for[2] else None),
-        splits=["test"],
-        colour=made_for is not None and made_for[0] == 3,
-        on_progress=listener.count,
-    )
-    assert data.test is not None  # the one split asked for
-    _refuse_attack(settings, data.input_size, len(data.classes))
-    models = {
-        name: load_named(
-            file,
-            checkpoints[name],
-            classes=data.classes,
-            input_size=data.input_size,
-            option="" if name == "student" else name,
-        )
-        for name, file in files.items()
-    }
-    for name, model in models.items():
-        for note in model.notes:
-            listener.note(f"{name}: {note}")
-    if (settings.evaluation.images or 0) > len(data.test):
-        listener.note(f"--images {settings.evaluation.images}: the test split has {len(data.test)}, all are taken")
-    images = data.test.shuffled(settings.evaluation.images, settings.evaluation.seed)
+    loaded = load(files, settings.data, settings.evaluation, listener)
+    _refuse_attack(settings, loaded.input_size, len(loaded.classes))
+    models, images = dict(loaded.models), loaded.images
     surrogate = models.pop("surrogate", None)
     if settings.evaluation.keep_dir is not None:
         forget_old(settings.evaluation.keep_dir)
-    subject = Subject(images, data.input_size, data.classes, settings.threat.norm, settings.radii, settings.threat.eps)
+    subject = Subject(
+        images, loaded.input_size, loaded.classes, settings.threat.norm, settings.radii, settings.threat.eps
+    )
     measured = measure(
         models,
         subject,
@@ -99,20 +74,13 @@ def evaluate_with_evidence(settings: EvaluateSettings, *, listener: Listener = L
     judged = "student" if "student" in reports else "teacher"
     report = Report(
         threat_model=ThreatRecord(norm=settings.threat.norm, eps=settings.threat.eps),
-        data=DataRecord(
-            name=data.name,
-            images=len(images),
-            of=len(data.test),
-            seed=settings.evaluation.seed,
-            classes=data.classes,
-            sha256=fingerprint(images),
-        ),
+        data=loaded.record.model_copy(update={"sha256": fingerprint(images)}),
         device=device_name(device),
         models=reports,
         paired=comparison,
         ratios=ratios(reports["teacher"], reports["student"]) if compared else {},
         gates=judge(settings.gates, judged, reports, comparison),
-        notes=(*notes(data.notes, models, measured), *unpaired),
+        notes=(*loaded.notes, *warnings(measured), *unpaired),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         seconds=round(time.perf_counter() - started, 1),
@@ -138,12 +106,9 @@ def side_by_side(
     return found.model_copy(update={"preserved": None}) if flagged else found
 
 
-def notes(
-    found: tuple[str, ...], models: Mapping[str, LoadedModel], measured: Mapping[str, Measured]
-) -> tuple[str, ...]:
-    """What a reader must know beside the figures."""
-    loaded = [f"{name}: {note}" for name, model in models.items() for note in model.notes]
-    return (*found, *loaded, *(note for seen in measured.values() for note in seen.notes))
+def warnings(measured: Mapping[str, Measured]) -> tuple[str, ...]:
+    """What was noticed under attack."""
+    return tuple(note for found in measured.values() for note in found.notes)
 
 
 def fingerprint(images: Split) -> str:
@@ -161,8 +126,3 @@ def _refuse_attack(settings: EvaluateSettings, input_size: tuple[int, int, int],
     plan = plan_of(settings.evaluation.attack, classes=classes, norm=settings.threat.norm)
     if any(stage.name == "square" for stage in plan.stages):
         refuse_shape(input_size, settings.threat.norm)
-
-
-def _size(checkpoint: Checkpoint) -> tuple[int, int, int] | None:
-    """(C, H, W) of the images that a file of ours was made for; other files do not say."""
-    return None if checkpoint.record is None else checkpoint.record.input_size

@@ -21,10 +21,13 @@ from kdcompress.evaluation.accuracy import (
     robust_rate,
 )
 from kdcompress.evaluation.attacking import Conditions, Enough, under_attack
-from kdcompress.evaluation.certificates import first_order, smoothing
+from kdcompress.evaluation.certificates import first_order
 from kdcompress.evaluation.kept import Kept, key_of
 from kdcompress.evaluation.masking.gradients import has_gradients
 from kdcompress.evaluation.masking.look import check_masking
+from kdcompress.evaluation.smoothing.certified import smoothing
+from kdcompress.evaluation.smoothing.kept import KeptVotes
+from kdcompress.evaluation.smoothing.votes import Noise
 from kdcompress.models.code import code_of
 from kdcompress.models.cost import latencies_ms, macs, parameter_count
 from kdcompress.models.teachers import LoadedModel
@@ -234,8 +237,8 @@ def _folder(
     if settings.keep_dir is None:
         return None
     what = {
-        "network": _identity(loaded),
-        "surrogate": None if surrogate is None else _identity(surrogate),
+        "network": identity(loaded),
+        "surrogate": None if surrogate is None else identity(surrogate),
         "threat": [subject.norm, subject.radii],
         "attack": [conditions.plan.name, [stage.name for stage in conditions.plan.stages], len(subject.classes)],
         "drawn": [conditions.chunk, conditions.seed],
@@ -244,7 +247,8 @@ def _folder(
     return settings.keep_dir / key_of(what)
 
 
-def _identity(loaded: LoadedModel) -> list[Any]:
+def identity(loaded: LoadedModel) -> list[Any]:
+    """What tells a network from every other: its weights, its record, its code."""
     return [loaded.sha256, loaded.record.model_dump(mode="json"), code_of(loaded.model)]
 
 
@@ -302,9 +306,22 @@ def _certified(
             loaded.model,
             sample,
             settings,
-            classes=len(loaded.record.classes),
             device=device,
             radii=radii,
+            kept=lambda noise: KeptVotes(votes_folder(loaded, settings, noise, device), loaded.model),
             on_progress=lambda done, total: listener.count(f"{name}: smoothing", done, total),
+            note=lambda text: listener.note(f"{name}: {text}"),
         ),
     )
+
+
+def votes_folder(loaded: LoadedModel, settings: EvaluationSettings, noise: Noise, device: torch.device) -> Path | None:
+    """Where the votes of a network under a noise are kept; None for nowhere."""
+    if settings.keep_dir is None:
+        return None
+    what = {
+        "network": identity(loaded),
+        "votes": [noise.sigma, noise.seed],
+        "software": [versions(), device.type],
+    }
+    return settings.keep_dir / key_of(what)

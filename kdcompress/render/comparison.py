@@ -146,7 +146,9 @@ def _at(radius: float, column: Column) -> str:
 
 def _terms(column: Column) -> str:
     smoothing = _smoothing(column)
-    return "" if smoothing is None else f"sigma {smoothing.sigma:g}, n {smoothing.n}, alpha {smoothing.alpha:g}"
+    if smoothing is None:
+        return ""
+    return f"{smoothing.method}, sigma {smoothing.sigma:g}, n {smoothing.n}, alpha {smoothing.alpha:g}"
 
 
 def _masking(column: Column) -> str:

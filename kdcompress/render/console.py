@@ -83,6 +83,7 @@ def table(report: Report) -> Table:
 def run_summary(record: RunRecord) -> Group:
     """What `distill` and `train` leave behind, in a few lines."""
     size, best = record.compression, record.selected
+    noisy = "" if best.noisy_accuracy is None else f", under noise {tenths_of_percent(best.noisy_accuracy)}"
     ratios = (
         ""
         if size.params_ratio is None or size.macs_ratio is None
@@ -92,7 +93,8 @@ def run_summary(record: RunRecord) -> Group:
         Text(f"{record.model.arch}: {count(size.params)} parameters, {count(size.macs)} MACs{ratios}"),
         Text(
             f"held-out slice ({best.images} images, epoch {best.epoch}): "
-            f"clean {tenths_of_percent(best.clean_accuracy)}, {best.attack} {tenths_of_percent(best.robust_accuracy)}. "
+            f"clean {tenths_of_percent(best.clean_accuracy)}, {best.attack} {tenths_of_percent(best.robust_accuracy)}"
+            f"{noisy}. "
             "Chosen on these images: judge it by kdcompress evaluate."
         ),
         Text(f"{record.cost.steps} steps in {duration(record.cost.seconds)} on {record.cost.device}"),

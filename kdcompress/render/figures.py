@@ -1,10 +1,10 @@
 """A report's figures as lines of text, one column a model: the same on the terminal, in Markdown and on the page."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from kdcompress.render.words import count, file_size, percent
+from kdcompress.render.words import count, file_size, percent, tenths_of_percent
 from kdcompress.report import FirstOrder, ModelReport, Rate, Report, Smoothing
 from kdcompress.threat import render_eps
 
@@ -78,18 +78,40 @@ def _median(found: FirstOrder) -> str:
 
 
 def _smoothing(models: list[ModelReport]) -> Iterator[Line]:
-    found = [model.certified and model.certified.smoothing for model in models]
+    found = [model.certified.smoothing if model.certified else None for model in models]
     smoothed = [one for one in found if one]
     at = [{point.radius: point for point in one.at} if one else {} for one in found]
     for radius in sorted({radius for points in at for radius in points}):
         title = f"smoothed classifier: certified at L2 {radius:.3f}"
         yield _of_rates("smoothing", title, [points.get(radius) for points in at])
-    if smoothed:
-        yield Line(
-            "smoothing", "smoothed classifier: abstained", tuple("" if not one else _abstained(one) for one in found)
-        )
+    yield from _told(found, "smoothed classifier: average certified radius", lambda one: _digits(one.average_radius))
+    yield from _told(found, "the network itself under that noise", lambda one: _share(one.noisy_accuracy))
+    yield from _told(found, "smoothed classifier: abstained", _abstained)
+    reasons = dict.fromkeys(cause.reason for one in smoothed for cause in one.reasons)
+    for reason in reasons:
+        yield from _told(found, f"  of them {reason}", lambda one, reason=reason: _count_of(one, reason))  # type: ignore[misc]
+    yield from _told(found, "smoothed classifier: forward passes", lambda one: f"{one.draws:,}" if one.draws else "")
     for terms in dict.fromkeys(map(smoothing_terms, smoothed)):
         yield Line("smoothing", f"  {terms}", ("",) * len(models))
+
+
+def _told(found: list[Smoothing | None], title: str, cell: Callable[[Smoothing], str]) -> Iterator[Line]:
+    """The line, where any model has something to tell."""
+    cells = tuple("" if one is None else cell(one) for one in found)
+    if any(cells):
+        yield Line("smoothing", title, cells)
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else tenths_of_percent(value)
+
+
+def _count_of(found: Smoothing, reason: str) -> str:
+    return next((str(cause.images) for cause in found.reasons if cause.reason == reason), "")
 
 
 def _abstained(found: Smoothing) -> str:
@@ -98,7 +120,8 @@ def _abstained(found: Smoothing) -> str:
 
 def smoothing_terms(found: Smoothing) -> str:
     """What the certificate was bought with."""
-    return f"sigma {found.sigma:g}, n0 {found.n0}, n {found.n}, alpha {found.alpha:g}: at most {found.cap:.3f}"
+    draws = f"n0 {found.n0}, n {found.n}"
+    return f"{found.method}, sigma {found.sigma:g}, {draws}, alpha {found.alpha:g}: at most {found.cap:.3f}"
 
 
 def _of_rates(group: Group, title: str, rates: Iterable[Rate | None]) -> Line:

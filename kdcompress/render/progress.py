@@ -98,9 +98,10 @@ def _tell_epoch(console: Console, epoch: Epoch) -> None:
         return
     seen = epoch.validation
     best = "  best so far" if epoch.is_best else ""
+    noisy = "" if seen.noisy_accuracy is None else f", under noise {seen.noisy_accuracy:.3f}"
     console.print(
         f"epoch {epoch.epoch}: {terms(epoch.terms, epoch.weights)}  held-out clean {seen.clean_accuracy:.3f}, "
-        f"PGD-10 {seen.robust_accuracy:.3f}{best}",
+        f"PGD-10 {seen.robust_accuracy:.3f}{noisy}{best}",
         highlight=False,
         markup=False,
         soft_wrap=not console.is_terminal,

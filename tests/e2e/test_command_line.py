@@ -36,6 +36,10 @@ OPTIONS = {
     "--norm --eps --images --attack --seed --device --min-clean-accuracy --min-robust-accuracy --max-robust-drop "
     "--max-params --min-certified-accuracy --max-macs --max-latency-ms --confidence --allow-untrusted --gate-on "
     "--report --html --markdown --junit --table --format",
+    "certify": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
+    "--norm --eps --images --kinds --propositions --audit-images --clever-images --clever-batches --clever-samples "
+    "--clever-radius --smoothing --sigma --n0 --n --alpha --batch-size --memory --seed --device --keep-dir --fresh "
+    "--min-verified-accuracy --min-certified-accuracy --gate-on --report --html --table --format",
     "compare": "--model --max-clean-drop --max-robust-drop --max-latency-ratio --allow-untrusted --report --markdown "
     "--junit --format",
     "bench": "--teacher --teacher-arch --teacher-mean --student --student-arg --data --eps --batch-size --device "
@@ -86,18 +90,21 @@ def test_the_commands_are_listed(run: Any) -> None:
     assert all(name in ran.stdout for name in OPTIONS)
 
 
+TRAINING = (settings.RunSettings, settings.LossSettings, settings.GateSettings)
+HOMES = {
+    "evaluate": (settings.EvaluationSettings, settings.GateSettings),
+    "certify": (settings.EvaluationSettings, settings.CertifyGates),
+}
+FEWER = {("certify", "images")}
+"""Where a command has its own default, since what it measures takes longer."""
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_the_command_line_assumes_is_what_the_settings_say(name: str) -> None:
-    homes = [
-        home
-        for home in (settings.RunSettings, settings.LossSettings, settings.EvaluationSettings, settings.GateSettings)
-        if not (home is settings.EvaluationSettings and name != "evaluate")
-        and not (home in (settings.RunSettings, settings.LossSettings) and name == "evaluate")
-    ]
     checked = 0
     for parameter in COMMANDS[name].params:
-        for home in homes:
-            if parameter.name in home.model_fields:
+        for home in HOMES.get(name, TRAINING):
+            if parameter.name in home.model_fields and (name, parameter.name) not in FEWER:
                 assert parameter.default == home.model_fields[parameter.name].default, parameter.name
                 checked += 1
     assert checked >= {"demo": 2, "bench": 5, "compare": 2}.get(name, 9)
@@ -249,6 +256,7 @@ def test_every_option_of_an_evaluation_reaches_its_settings(run: Any, monkeypatc
         *("--teacher", "t.pt", "--teacher-arch", "f.py:g", "--teacher-arg", "a=b", "--teacher-mean", "none"),
         *("--data", "torch/cifar10", "--data-dir", "there", "--image-size", 16, "--norm", "L2", "--eps", "0.5,0.25"),
         *("--images", 7, "--attack", "pgd-9", "--certify-images", 5, "--sigma", 0.5, "--n0", 11, "--n", 12),
+        *("--smoothing", "adaptive"),
         *("--alpha", 0.01, "--batch-size", 13, "--seed", 14, "--device", "cpu", "--min-clean-accuracy", 0.1),
         *("--min-robust-accuracy", 0.2, "--max-params", 15, "--gate-on", "bound"),
         *("--surrogate", "p.pt", "--surrogate-arch", "resnet34", "--surrogate-arg", "b=1", "--surrogate-mean", "none"),
@@ -273,7 +281,7 @@ def test_every_option_of_an_evaluation_reaches_its_settings(run: Any, monkeypatc
         "evaluation": {
             **{"attack": "pgd-9", "images": 7, "seed": 14, "device": "cpu", "batch_size": 13, "sigma": 0.5},
             **{"chunk": 17, "masking": False, "keep_dir": "kept"},
-            **{"n0": 11, "n": 12, "alpha": 0.01, "certify_images": 5},
+            **{"n0": 11, "n": 12, "alpha": 0.01, "certify_images": 5, "smoothing": "adaptive"},
         },
         "gates": {
             **{"min_clean_accuracy": 0.1, "min_robust_accuracy": 0.2, "max_robust_drop": 0.3, "max_params": 15},
@@ -312,7 +320,19 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         *("--align", "jacobian", "--iga-norm", "l1", "--iga-mode", "compiled", "--iga-micro-batch", 3),
         *("--cache-teacher", "--cache-views", 3, "--cache-dir", "kept"),
         *("--batch-size", 7, "--lr", 0.8, "--weight-decay", 0.9, "--ema", 0.11, "--augment", "crop"),
-        *("--precision", "bf16", "--seed", 12, "--device", "cpu", "--out", tmp_path / "o", "--overwrite"),
+        *(
+            "--noise-sigma",
+            0.7,
+            "--precision",
+            "bf16",
+            "--seed",
+            12,
+            "--device",
+            "cpu",
+            "--out",
+            tmp_path / "o",
+            "--overwrite",
+        ),
     )
     assert "enough" in ran.stderr
     asked, out, overwrite = seen
@@ -340,7 +360,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         },
         "run": {
             **{"epochs": 6, "batch_size": 7, "lr": 0.8, "weight_decay": 0.9, "ema": 0.11, "augment": "crop"},
-            **{"seed": 12, "device": "cpu", "precision": "bf16"},
+            **{"seed": 12, "device": "cpu", "precision": "bf16", "noise_sigma": 0.7},
         },
     }
 

@@ -260,14 +260,18 @@ def report(gates: tuple[Gate, ...]) -> Report:
     )
 
 
-def asked(attack: str, student: bool, teacher: bool, certify_images: int = 5, **gates: object) -> EvaluateSettings:
+def asked(
+    attack: str, student: bool, teacher: bool, certify_images: int = 5, smoothing: str = "fixed", **gates: object
+) -> EvaluateSettings:
     file = ModelFile(path=Path("model.pt"))
     return EvaluateSettings(
         student=file if student else None,
         teacher=file if teacher else None,
         data=DataSettings(data="digits"),
         threat=ThreatSettings(eps=0.1),
-        evaluation=EvaluationSettings.of(attack=attack, certify_images=certify_images),
+        evaluation=EvaluationSettings.of(
+            attack=attack, certify_images=certify_images, smoothing=smoothing, n=1000, sigma=0.25
+        ),
         gates=GateSettings.of(**gates),
     )
 
@@ -283,6 +287,10 @@ def asked(attack: str, student: bool, teacher: bool, certify_images: int = 5, **
         (asked("pgd-3", True, True, confidence=0.9, min_robust_accuracy=0.4, max_robust_drop=0.5), "one of the two"),
         (asked("none", True, False, certify_images=0, min_certified_accuracy="0:0.4"), "got --certify-images 0"),
         (asked("none", True, False, min_certified_accuracy="0.62:0.4"), "radius 0.62, but --n 1000 .* 0.616 at most"),
+        (
+            asked("none", True, False, smoothing="sequential", min_certified_accuracy="0.59:0.4"),
+            r"radius 0.59, but --n 1000 .* 0.588 at most \(sequential\)",
+        ),
     ],
 )
 def test_a_gate_on_a_figure_that_will_not_be_measured_is_refused(settings: EvaluateSettings, named: str) -> None:
@@ -298,6 +306,7 @@ def test_a_gate_on_a_figure_that_will_not_be_measured_is_refused(settings: Evalu
         asked("pgd-3", True, True, max_robust_drop=0.5),
         asked("pgd-3", True, False, confidence=0.99, min_robust_accuracy=0.4),
         asked("none", True, False, min_certified_accuracy="0.61:0.4"),
+        asked("none", True, False, smoothing="sequential", min_certified_accuracy="0.58:0.4"),
     ],
 )
 def test_a_gate_on_a_figure_that_will_be_measured_is_not(settings: EvaluateSettings) -> None:

@@ -39,6 +39,8 @@ from kdcompress.settings import (
         (RunSettings, {"device": "tpu"}, ["--device", "cuda", "got tpu"]),
         (RunSettings, {"device": "cuda:"}, ["--device", "got cuda:"]),
         (RunSettings, {"precision": "fp16"}, ["--precision", "'bf16'", "got fp16"]),
+        (RunSettings, {"noise_sigma": -0.1}, ["--noise-sigma", "got -0.1"]),
+        (EvaluationSettings, {"smoothing": "often"}, ["--smoothing", "'sequential'", "got often"]),
         (LossSettings, {"iga_weight": -1}, ["--iga-weight", "got -1"]),
         (LossSettings, {"iga_weight": "nan"}, ["--iga-weight", "got nan"]),
         (LossSettings, {"iga_weight": "much"}, ["--iga-weight", "got much"]),

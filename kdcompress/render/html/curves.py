@@ -37,7 +37,7 @@ def over_eps(report: Report) -> str | None:
     }
     if not curves:
         return None
-    return _drawn(curves, "eps", f"eps ({report.threat_model.norm})", "robust accuracy, %", report, None)
+    return drawn(curves, "eps", f"eps ({report.threat_model.norm})", "robust accuracy, %", list(report.models), None)
 
 
 def over_radius(report: Report) -> str | None:
@@ -51,13 +51,23 @@ def over_radius(report: Report) -> str | None:
         return None
     curves = {name: [(point.radius, point) for point in found.at] for name, found in smoothed.items()}
     cap = max(found.cap for found in smoothed.values())
-    return _drawn(curves, "radius", "certified radius (L2)", "certified accuracy, %", report, cap)
+    return drawn(curves, "radius", "certified radius (L2)", "certified accuracy, %", list(report.models), cap)
 
 
-def _drawn(curves: Mapping[str, Curve], key: str, along: str, upwards: str, report: Report, cap: float | None) -> str:
+def drawn(
+    curves: Mapping[str, Curve], key: str, along: str, upwards: str, models: Sequence[str], cap: float | None
+) -> str:
+    """A line for each curve with its interval as a band, as SVG.
+
+    Args:
+        key: of letters and digits, unique in its page.
+        along, upwards: what the axes show.
+        models: all of the page, which colours and markers go by.
+        cap: where certified radii end; None for nowhere.
+    """
     figure = Figure(figsize=(5.6, 3.3), layout="constrained")
     axes = figure.add_subplot()
-    places = series(list(report.models))
+    places = series(models)
     for name, curve in curves.items():
         place = places[name]
         x = [radius for radius, _ in curve]

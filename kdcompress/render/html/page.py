@@ -20,7 +20,7 @@ def page(report: Report, evidence: Evidence) -> str:
         Whatever a class, a file or a model is called is shown as text and does nothing.
     """
     return (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             report=report,
@@ -37,7 +37,8 @@ def page(report: Report, evidence: Evidence) -> str:
     )
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Templates of this folder; all they show is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kdcompress.render", "html"),
         autoescape=True,  # always: a file's suffix decides nothing

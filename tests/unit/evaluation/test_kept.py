@@ -39,8 +39,9 @@ def test_a_chunk_comes_back_as_it_was(tmp_path: Path) -> None:
         torch.testing.assert_close(getattr(found, name), getattr(chunk, name), rtol=0, atol=0, equal_nan=True)
 
 
-def test_what_was_last_written_long_ago_is_forgotten(tmp_path: Path) -> None:
-    old, fresh = aged(tmp_path / FOLDER / FILE), aged(tmp_path / FOLDER[::-1] / FILE, old=False)
+@pytest.mark.parametrize("file", [FILE, f"votes-{FOLDER}.safetensors", f"verified-{FOLDER}.safetensors"])
+def test_what_was_last_written_long_ago_is_forgotten(file: str, tmp_path: Path) -> None:
+    old, fresh = aged(tmp_path / FOLDER / file), aged(tmp_path / FOLDER[::-1] / FILE, old=False)
     forget_old(tmp_path)
     assert not old.parent.exists()
     assert fresh.exists()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdcompress.data import Split
 from kdcompress.data.splits import split_from_pixels
 from kdcompress.errors import UsageError
-from kdcompress.evaluation.evaluate import fingerprint, notes, side_by_side
+from kdcompress.evaluation.evaluate import fingerprint, side_by_side
 from kdcompress.evaluation.evidence import evidence_of
 from kdcompress.evaluation.measure import Measured, Subject, chunk_of, measure
 from kdcompress.gates import decided, judge
@@ -128,16 +128,6 @@ def test_the_listener_hears_which_network_is_under_which_attack(loaded: LoadedMo
     measured(loaded, greys, Listener(count=lambda label, *_: heard.add(label), attack=attack))
     each = {"pgd-5", "smoothing", "masking checks"}
     assert heard == {f"{name}: {what}" for name in ("teacher", "student") for what in each}
-
-
-def test_notes_name_the_network_they_are_about(loaded: LoadedModel, greys: Split) -> None:
-    found = measured(loaded, greys)
-    warned = {"student": replace(found["student"], notes=("student: AutoAttack warns: odd",))}
-    assert notes(("of the data",), {"teacher": loaded}, warned) == (
-        "of the data",
-        "teacher: a note",
-        "student: AutoAttack warns: odd",
-    )
 
 
 class Rounded(nn.Module):
@@ -272,18 +262,42 @@ def test_kept_verdicts_are_found_by_the_same_evaluation_and_by_no_other(
     loaded: LoadedModel, greys: Split, tmp_path: Path
 ) -> None:
     told: list[str] = []
-    listener = Listener(note=told.append)
-    first = measured(loaded, greys, listener, keep_dir=tmp_path)["student"].report.verdicts
+
+    def run(loaded: LoadedModel, **changes: object) -> str:
+        how = {"keep_dir": tmp_path, "certify_images": 0} | changes
+        return measured(loaded, greys, Listener(note=told.append), **how)["student"].report.verdicts  # type: ignore[arg-type]
+
+    first = run(loaded)
     assert [note for note in told if "taken up" in note] != []  # the student is its own teacher here
     told.clear()
-    assert measured(loaded, greys, listener, keep_dir=tmp_path)["student"].report.verdicts == first
+    assert run(loaded) == first
     assert len([note for note in told if "taken up" in note]) == 2
     folders = len(list(tmp_path.iterdir()))
-    for change in ({"seed": 1}, {"chunk": 7}, {"attack": "pgd-6"}):
-        measured(loaded, greys, listener, keep_dir=tmp_path, **change)
-    measured(replace(loaded, sha256="def"), greys, listener, keep_dir=tmp_path)
-    measured(loaded, greys, listener, radii=(0.02,), keep_dir=tmp_path)
+    for change in ({"seed": 1}, {"chunk": 7}, {"attack": "pgd-6"}, {"radii": (0.02,)}):
+        run(loaded, **change)
+    run(replace(loaded, sha256="def"))
     assert len(list(tmp_path.iterdir())) == folders + 5
+
+
+def test_kept_votes_are_found_by_the_same_network_sigma_and_seed_and_by_no_other(
+    loaded: LoadedModel, greys: Split, tmp_path: Path
+) -> None:
+    def folders(loaded: LoadedModel, **changes: object) -> int:
+        # Of an image that is sure of its class, so that no abstention asks for other noise.
+        measured(
+            loaded,
+            greys.subset([0]),
+            keep_dir=tmp_path / "kept",
+            attack="none",
+            **({"sigma": 0.05, "n": 200} | changes),
+        )
+        return len(list((tmp_path / "kept").iterdir()))
+
+    assert folders(loaded) == 1
+    assert folders(loaded, n=300, alpha=0.01, smoothing="adaptive", n0=7) == 1
+    assert folders(loaded, sigma=0.06) == 2
+    assert folders(loaded, seed=1) == 3
+    assert folders(replace(loaded, sha256="def")) == 4
 
 
 def test_rows_and_gallery_say_what_became_of_each_image(loaded: LoadedModel, greys: Split) -> None:

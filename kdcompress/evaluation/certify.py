@@ -1,0 +1,238 @@
+"""One certification, readable top to bottom: load, find each network's radii of each kind, audit the propositions."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kdcompress.certification import Audit, Certification, CertifiedModel
+from kdcompress.data import Split
+from kdcompress.devices import device_name, resolve_device
+from kdcompress.evaluation.accuracy import predicted, rate
+from kdcompress.evaluation.audit.counter_example import counter_examples
+from kdcompress.evaluation.audit.proposition1 import proposition1
+from kdcompress.evaluation.audit.proposition2 import proposition2
+from kdcompress.evaluation.audit.radius import compared_radii
+from kdcompress.evaluation.certificates import first_order
+from kdcompress.evaluation.clever import clever_scores
+from kdcompress.evaluation.evaluate import fingerprint
+from kdcompress.evaluation.kept import forget_old, key_of
+from kdcompress.evaluation.loading import Loaded, load
+from kdcompress.evaluation.measure import identity, votes_folder
+from kdcompress.evaluation.smoothing.certified import smoothing
+from kdcompress.evaluation.smoothing.kept import KeptVotes
+from kdcompress.evaluation.verified import verified
+from kdcompress.gates import certification_gates, refuse_uncertifiable
+from kdcompress.models.cost import parameter_count
+from kdcompress.models.teachers import LoadedModel
+from kdcompress.progress import Listener
+from kdcompress.report import ThreatRecord
+from kdcompress.settings import CertifySettings
+from kdcompress.threat import ThreatModel
+from kdcompress.versions import versions
+
+
+@dataclass(frozen=True)
+class ImageNames:
+    """Which images the lists of a certification are about, in their order."""
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+def certify(settings: CertifySettings, *, listener: Listener = Listener()) -> Certification:
+    """Certify the model, the teacher, or both on the test split, and audit what the paper proposes of the two.
+
+    Raises:
+        KdcompressError: if a file, the data or an option is wrong; before anything is measured.
+    """
+    return certify_with_names(settings, listener=listener)[0]
+
+
+def certify_with_names(
+    settings: CertifySettings, *, listener: Listener = Listener()
+) -> tuple[Certification, ImageNames]:
+    """The same, with the names of the images, which the lists of the result are in the order of."""
+    started = time.perf_counter()
+    refuse_uncertifiable(settings)
+    device = resolve_device(settings.evaluation.device)
+    files = {"student": settings.student, "teacher": settings.teacher}
+    loaded = load(files, settings.data, settings.evaluation, listener)
+    if settings.evaluation.keep_dir is not None:
+        forget_old(settings.evaluation.keep_dir)
+    for model in loaded.models.values():
+        model.model.to(device)
+    models = {
+        name: _certified(name, model, loaded.images, settings, device, listener)
+        for name, model in loaded.models.items()
+    }
+    audit = _audit(loaded, models, settings, device, listener) if settings.audits else None
+    judged = "student" if "student" in models else "teacher"
+    result = Certification(
+        threat_model=ThreatRecord(norm=settings.threat.norm, eps=settings.threat.eps),
+        radii=settings.radii,
+        data=loaded.record.model_copy(update={"sha256": fingerprint(loaded.images)}),
+        device=device_name(device),
+        models=models,
+        audit=audit,
+        gates=certification_gates(settings, judged, models[judged]),
+        notes=loaded.notes,
+        settings=settings.model_dump(mode="json"),
+        versions=versions(),
+        seconds=round(time.perf_counter() - started, 1),
+    )
+    images = loaded.images
+    return result, ImageNames(images.ids, tuple(loaded.classes[label] for label in images.labels.tolist()))
+
+
+def _certified(
+    name: str,
+    loaded: LoadedModel,
+    images: Split,
+    settings: CertifySettings,
+    device: torch.device,
+    listener: Listener,
+) -> CertifiedModel:
+    """One network's radii, of each kind that was asked for."""
+    model, norm, how = loaded.model, settings.threat.norm, settings.evaluation
+    keep_dir, size = how.keep_dir, how.forward_size
+    right = predicted(model, images, batch_size=size, device=device) == images.labels
+    few = images.subset(range(min(settings.clever_images, len(images))))
+    return CertifiedModel(
+        arch=loaded.record.arch,
+        params=parameter_count(model),
+        sha256=loaded.sha256,
+        clean_accuracy=rate(right),
+        first_order=first_order(model, images, norm, batch_size=size, device=device)
+        if "first-order" in settings.kinds
+        else None,
+        clever=clever_scores(
+            model,
+            few,
+            norm,
+            settings.clever,
+            batch_size=size,
+            device=device,
+            on_progress=_told(listener, name, "CLEVER"),
+        )
+        if "clever" in settings.kinds
+        else None,
+        smoothing=smoothing(
+            model,
+            images,
+            how,
+            device=device,
+            radii=[demand[0]] if (demand := settings.gates.min_certified_accuracy) else [],
+            kept=lambda noise: KeptVotes(votes_folder(loaded, how, noise, device), model),
+            on_progress=_told(listener, name, "smoothing"),
+            note=lambda text: listener.note(f"{name}: {text}"),
+        )
+        if "smoothing" in settings.kinds
+        else None,
+        bounds=verified(
+            model,
+            images,
+            norm,
+            settings.radii,
+            device=device,
+            memory=None if settings.memory is None else int(settings.memory * 2**30),
+            folder=None if keep_dir is None else keep_dir / key_of({"bounds": identity(loaded), "of": versions()}),
+            seed=how.seed,
+            on_progress=_told(listener, name, "sound bounds"),
+        )
+        if "bounds" in settings.kinds
+        else None,
+    )
+
+
+def _audit(
+    loaded: Loaded,
+    models: dict[str, CertifiedModel],
+    settings: CertifySettings,
+    device: torch.device,
+    listener: Listener,
+) -> Audit:
+    """Both propositions, on the first images; sound bounds of either network serve where they were found."""
+    images = loaded.images.subset(range(min(settings.audit_images, len(loaded.images))))
+    student, teacher = (loaded.models[name].model for name in ("student", "teacher"))
+    norm, radii, how = settings.threat.norm, settings.radii, settings.audit
+    sound = {name: _largest(model, len(images)) for name, model in models.items()}
+
+    def kept(what: str, threat: ThreatModel | None = None) -> Path | None:
+        root = settings.evaluation.keep_dir
+        if root is None:
+            return None
+        ball = None if threat is None else [threat.norm, threat.eps]
+        pair = [identity(loaded.models[name]) for name in ("student", "teacher")]
+        return root / key_of(
+            {"audit": what, "pair": pair, "ball": ball, "all": [norm, radii], "how": how.model_dump(), "of": versions()}
+        )
+
+    balls = [ThreatModel(norm, eps) for eps in radii]
+    first = tuple(
+        proposition1(
+            student,
+            teacher,
+            images,
+            ball,
+            how,
+            classes=len(loaded.classes),
+            device=device,
+            teacher_certified=sound["teacher"],
+            folder=kept("proposition 1", ball),
+            on_progress=_told(listener, f"{ball}", "Proposition 1"),
+        )
+        for ball in balls
+    )
+    second = tuple(
+        proposition2(
+            student,
+            teacher,
+            images,
+            ball,
+            how,
+            device=device,
+            folder=kept("proposition 2", ball),
+            on_progress=_told(listener, f"{ball}", "Proposition 2"),
+        )
+        for ball in balls
+    )
+    compared = compared_radii(
+        student,
+        teacher,
+        images,
+        norm,
+        radii,
+        how,
+        device=device,
+        student_certified=sound["student"],
+        teacher_certified=sound["teacher"],
+        folder=kept("radii"),
+        on_progress=_told(listener, "both", "radii by attack"),
+    )
+    counter = counter_examples(
+        student,
+        teacher,
+        images,
+        ThreatModel(norm, settings.threat.eps),
+        how,
+        names=loaded.classes,
+        device=device,
+        on_progress=_told(listener, "both", "counter-examples"),
+    )
+    return Audit(
+        n=len(images), proposition1=first, proposition2=second, radii=compared, counter_examples=counter.record
+    )
+
+
+def _largest(model: CertifiedModel, n: int) -> torch.Tensor | None:
+    """Certified radii of the first n images, (n,); None where bounds were not asked for or cannot pass the network."""
+    if model.bounds is None or not model.bounds.largest:
+        return None
+    return torch.tensor(model.bounds.largest[:n], dtype=torch.float64)
+
+
+def _told(listener: Listener, name: str, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: listener.count(f"{name}: {what}", done, total)

@@ -1,0 +1,130 @@
+"""A certification's figures as lines, one column a network; each kind of radius by itself, with its guarantee."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from kdcompress.certification import Certification, CertifiedModel
+from kdcompress.render.figures import smoothing_terms
+from kdcompress.render.words import count, percent
+from kdcompress.report import Clever, FirstOrder, Smoothing, Verified
+from kdcompress.threat import render_eps
+
+GUARANTEES = {
+    "first-order": "First-order radius: an ESTIMATE. The distance to the decision boundary if the network were linear; "
+    "it bounds nothing.",
+    "clever": "CLEVER: an ESTIMATE of a lower bound, from the largest gradients of a sample; it bounds nothing, and "
+    "hidden gradients inflate it.",
+    "smoothing": "Randomized smoothing: an L2 CERTIFICATE of the SMOOTHED classifier, wrong with probability alpha an "
+    "image at most. That is another classifier than the network.",
+    "bounds": "Sound bounds: a CERTIFICATE of the network itself: no point of the ball is misclassified, in exact "
+    "arithmetic.",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of every network; cells are empty where it was not measured."""
+
+    title: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One kind of radius: what it promises, and its figures."""
+
+    kind: str
+    guarantee: str
+    lines: tuple[Line, ...]
+
+
+def networks(found: Certification) -> tuple[Line, ...]:
+    """What the networks are."""
+    models = list(found.models.values())
+    return (
+        Line("network", tuple(model.arch for model in models)),
+        Line("parameters", tuple(count(model.params) for model in models)),
+        Line("clean accuracy", tuple(percent(model.clean_accuracy) for model in models)),
+    )
+
+
+def sections(found: Certification) -> tuple[Section, ...]:
+    """The kinds that were asked for, estimates first."""
+    models = list(found.models.values())
+    kinds = {
+        "first-order": _first_order([model.first_order for model in models]),
+        "clever": _clever([model.clever for model in models]),
+        "smoothing": _smoothing([model.smoothing for model in models]),
+        "bounds": _bounds(models),
+    }
+    lines = {kind: tuple(lines) for kind, lines in kinds.items()}
+    return tuple(Section(kind, GUARANTEES[kind], lines[kind]) for kind in kinds if lines[kind])
+
+
+def radius(value: float | None) -> str:
+    """A radius in pixel units.
+
+    >>> radius(0.01234), radius(None)
+    ('0.0123', 'infinite')
+    """
+    return "infinite" if value is None else f"{value:.4f}"
+
+
+def _first_order(found: list[FirstOrder | None]) -> Iterator[Line]:
+    if shown := next(filter(None, found), None):
+        cells = ("no gradients" if one is None else radius(one.median) for one in found)
+        yield Line(f"{shown.norm}, estimate: median of {shown.n}", tuple(cells))
+
+
+def _clever(found: list[Clever | None]) -> Iterator[Line]:
+    if not (shown := next(filter(None, found), None)):
+        return
+    cells = ("no gradients" if one is None else radius(one.median) for one in found)
+    yield Line(f"{shown.norm}, estimate: median of {shown.n}", tuple(cells))
+    yield Line(
+        f"estimates at the largest there is, R = {shown.R:g}", _told(found, lambda one: f"{one.at_cap} of {one.n}")
+    )
+    yield Line(f"  Nb {shown.Nb}, Ns {shown.Ns}, seed {shown.seed}", ("",) * len(found))
+
+
+def _smoothing(found: list[Smoothing | None]) -> Iterator[Line]:
+    shown = [one for one in found if one is not None]
+    at = [{point.radius: point for point in one.at} if one else {} for one in found]
+    for r in sorted({point.radius for one in shown for point in one.at}):
+        points = (points.get(r) for points in at)
+        yield Line(f"certified accuracy at L2 {r:.3f}", tuple("" if p is None else percent(p) for p in points))
+    if shown:
+        yield Line("average certified radius", _told(found, lambda one: radius(one.average_radius)))
+        yield Line("abstained", _told(found, lambda one: f"{one.abstained} of {len(one.predictions)}"))
+        yield Line("forward passes", _told(found, lambda one: "" if one.draws is None else f"{one.draws:,}"))
+    for terms in dict.fromkeys(map(smoothing_terms, shown)):
+        yield Line(f"  {terms}", ("",) * len(found))
+
+
+def _bounds(models: list[CertifiedModel]) -> Iterator[Line]:
+    found = [model.bounds for model in models]
+    shown = [one for one in found if one is not None]
+    if not shown:
+        return
+    norm, at = shown[0].norm, [{point.eps: point for point in one.at} if one else {} for one in found]
+    for eps in sorted({point.eps for one in shown for point in one.at}):
+        points = [points.get(eps) for points in at]
+        yield Line(
+            f"verified accuracy at {norm} {render_eps(eps)}",
+            tuple(_unsupported(one) if p is None else percent(p) for one, p in zip(found, points, strict=True)),
+        )
+        cells = ("" if p is None else f"{p.broken} and {p.open} of {p.n}" for p in points)
+        yield Line("  broken by attack, and neither", tuple(cells))
+    if not any(one.at for one in shown):
+        yield Line(f"verified accuracy, {norm}", tuple(map(_unsupported, found)))
+    if any(one.median is not None for one in shown):
+        cells = ("" if one is None or one.median is None else radius(one.median) for one in found)
+        yield Line(f"largest certified {norm} radius, median", tuple(cells))
+
+
+def _unsupported(found: Verified | None) -> str:
+    return (found.unsupported or "") if found is not None else ""
+
+
+def _told(found: Iterable, words) -> tuple[str, ...]:  # type: ignore[no-untyped-def, type-arg]
+    return tuple("" if one is None else words(one) for one in found)

@@ -1,0 +1,39 @@
+"""Every image's radii, as a table file: each kind in its own column."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from kdcompress.certification import Certification, CertifiedModel
+
+FIELDS = ("clever_estimate", "smoothing_answer", "smoothing_certified_l2", "bounds_certified")
+
+
+def radii_table(found: Certification, ids: Sequence[str], labels: Sequence[str]) -> str:
+    """CSV (RFC 4180): a header, then one line an image, in the seeded order.
+
+    Columns are `id`, `label`, and for every network `<network>_clever_estimate`, `<network>_smoothing_answer` (a class,
+    or `abstains`), `<network>_smoothing_certified_l2` and `<network>_bounds_certified` (in the threat model's norm).
+    Cells are empty where a kind was not measured on an image.
+    """
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["id", "label", *(f"{name}_{field}" for name in found.models for field in FIELDS)])
+    columns = [column for model in found.models.values() for column in _columns(model, found.data.classes, len(ids))]
+    for place, (id_, label) in enumerate(zip(ids, labels, strict=True)):
+        writer.writerow([id_, label, *(column[place] for column in columns)])
+    return file.getvalue()
+
+
+def _columns(model: CertifiedModel, classes: Sequence[str], n: int) -> list[list[object]]:
+    smoothing, clever, bounds = model.smoothing, model.clever, model.bounds
+    return [
+        _filled(clever.scores if clever else (), n),
+        _filled(["abstains" if k < 0 else classes[k] for k in smoothing.predictions] if smoothing else (), n),
+        _filled(smoothing.radii if smoothing else (), n),
+        _filled(bounds.largest if bounds else (), n),
+    ]
+
+
+def _filled(values: Sequence[object], n: int) -> list[object]:
+    return [*values, *[None] * (n - len(values))]

@@ -1,0 +1,112 @@
+"""`kdcompress certify` from end to end: every kind of radius, the audit, gates, files."""
+
+import csv
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+QUICK = (
+    *("--eps", "4/255,16/255", "--images", 6, "--audit-images", 3, "--clever-images", 2, "--clever-batches", 3),
+    *("--clever-samples", 4, "--n0", 10, "--n", 200, "--device", "cpu"),
+)
+
+
+@pytest.fixture(scope="module")
+def found(run: Any, student: Path, teacher: list[str], pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The report, the folder with its files, and what was printed."""
+    folder = tmp_path_factory.mktemp("certified")
+    out = ("--report", folder / "r.json", "--html", folder / "r.html", "--table", folder / "r.csv")
+    ran = run("certify", student / "student.safetensors", *teacher, "--data", pictures, *QUICK, *out)
+    assert ran.code == 0, ran.stderr
+    return json.loads((folder / "r.json").read_text()), folder, ran
+
+
+def test_the_report_obeys_its_schema_and_holds_every_kind_for_both_networks(found: Any) -> None:
+    report, _, _ = found
+    schema = json.loads((files("kdcompress") / "certification.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(report, schema)
+    assert list(report["models"]) == ["student", "teacher"]
+    for model in report["models"].values():
+        assert None not in (model["first_order"], model["clever"], model["smoothing"], model["bounds"])
+    assert [one["eps"] for one in report["audit"]["proposition1"]] == [4 / 255, 16 / 255]
+
+
+def test_sound_bounds_of_a_linear_teacher_are_no_estimate_and_exceed_no_attack(found: Any) -> None:
+    bounds = found[0]["models"]["teacher"]["bounds"]
+    assert bounds["unsupported"] is None
+    for at in bounds["at"]:
+        assert at["open"] == 0  # linear: proved or broken
+        assert at["verified"] + at["broken"] + at["wrong"] == at["n"] == 6
+
+
+def test_every_estimate_says_so_where_it_is_printed(found: Any) -> None:
+    printed = found[2].stdout
+    for head in ("First-order radius: an ESTIMATE", "CLEVER: an ESTIMATE", "Right sides are ESTIMATES"):
+        assert head in printed
+    assert "a CERTIFICATE of the network itself" in printed
+
+
+def test_files_are_written_beside_the_report(found: Any) -> None:
+    _, folder, _ = found
+    with (folder / "r.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert float(rows[0]["teacher_bounds_certified"]) > 0
+    assert rows[0]["student_clever_estimate"] != "" and rows[5]["student_clever_estimate"] == ""
+    assert "Proposition 2" in (folder / "r.html").read_text(encoding="utf-8")
+
+
+def test_the_same_again_takes_what_was_kept_and_finds_the_same(
+    found: Any, run: Any, student: Path, teacher: list[str], pictures: Path
+) -> None:
+    again = run(*("certify", student / "student.safetensors", *teacher, "--data", pictures, *QUICK, "--format", "json"))
+    report = json.loads(again.stdout)
+    for key in ("models", "audit"):
+        assert report[key] == found[0][key]
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"),
+    [
+        (["--min-verified-accuracy", 1], 0),
+        (["--min-verified-accuracy", 1, "--gate-on", "bound"], 1),
+        (["--min-certified-accuracy", "0:0"], 0),
+    ],
+)
+def test_gates_decide_the_exit_code(
+    run: Any, teacher: list[str], pictures: Path, gate: list[object], code: int
+) -> None:
+    kinds = "smoothing" if "--min-certified-accuracy" in gate else "bounds"
+    ran = run(
+        *("certify", *teacher, "--data", pictures, "--eps", "1/255", "--images", 4, "--kinds", kinds, "--n", 200),
+        *("--device", "cpu", *gate),
+    )
+    assert ran.code == code, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["certify needs a model file", "--teacher"]),
+        (["MODEL", "--kinds", "ibp"], ["--kinds", "ibp"]),
+        (["MODEL", "--norm", "L1"], ["--norm L1", "Linf or L2"]),
+        (["MODEL", "--kinds", "clever", "--min-verified-accuracy", 0.5], ["needs bounds among --kinds", "got clever"]),
+        (["MODEL", "--min-certified-accuracy", "9:0.5"], ["radius 9", "at most"]),
+        (["MODEL", "--memory", 0], ["--memory", "got 0"]),
+        (["MODEL", "--audit-images", 0], ["--audit-images", "got 0"]),
+        (["MODEL", "--report", "MODEL"], ["--report"]),
+    ],
+)
+def test_what_cannot_be_certified_is_one_line(
+    run: Any, student: Path, pictures: Path, words: list[object], said: list[str]
+) -> None:
+    named = [student / "student.safetensors" if word == "MODEL" else word for word in words]
+    ran = run("certify", *named, "--data", pictures, "--eps", "1/255")
+    assert ran.code == 2
+    assert ran.stderr.count("\n") == 1, ran.stderr
+    for part in said:
+        assert part in ran.stderr

@@ -1,0 +1,80 @@
+"""A certification shown: on a terminal, on a page, as a table file."""
+
+import csv
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from kdcompress.certification import Certification
+from kdcompress.render.certification import certification as shown
+from kdcompress.render.html.certificates import page
+from kdcompress.render.radii import GUARANTEES, sections
+from kdcompress.render.radii_table import radii_table
+from tests.sample_certification import certification
+from tests.sample_report import HOSTILE
+
+
+def text_of(found: Certification) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(shown(found))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["first-order", "clever"])
+def test_every_row_of_an_estimate_says_so_and_its_head_too(kind: str) -> None:
+    (section,) = (one for one in sections(certification()) if one.kind == kind)
+    assert "ESTIMATE" in section.guarantee and "bounds nothing" in section.guarantee
+    assert all("estimate" in line.title for line in section.lines if any(line.cells))
+
+
+@pytest.mark.parametrize("kind", ["smoothing", "bounds"])
+def test_no_row_of_a_certificate_calls_itself_an_estimate(kind: str) -> None:
+    (section,) = (one for one in sections(certification()) if one.kind == kind)
+    assert "CERTIFICATE" in section.guarantee
+    assert not any("estimate" in line.title for line in section.lines)
+
+
+def test_a_network_that_bounds_cannot_pass_names_its_layer() -> None:
+    (section,) = (one for one in sections(certification()) if one.kind == "bounds")
+    verified = section.lines[0]
+    assert verified.title == "verified accuracy at Linf 1/255"
+    assert verified.cells == ("not supported: GELU", "50.0% [30.0, 70.0]")
+
+
+def test_the_terminal_shows_every_kind_with_its_guarantee_and_the_audit() -> None:
+    text = text_of(certification())
+    for guarantee in GUARANTEES.values():
+        assert guarantee.split(".")[0] in " ".join(text.split())
+    assert "Proposition 1" in text and "(15) equal gradients, to 0.1" in text
+    assert "linear student, to 0.5, estimate" in text
+    assert "2,000 draws would decide" in text
+    assert "none within 0.007843 (teacher); the student's is nearer" in " ".join(text.split())
+
+
+def test_without_an_audit_nothing_is_said_of_propositions() -> None:
+    assert "Proposition" not in text_of(certification(audited=False))
+    assert "Proposition" not in page(certification(audited=False))
+
+
+def test_the_page_is_the_same_every_time_and_needs_nothing_else() -> None:
+    html = page(certification())
+    assert html == page(certification())
+    assert not re.search(r'(?:src|href)="(?!data:|#)', html)
+    assert "<script" not in html
+    assert html.count("<svg") >= 3  # two curves and the gap over its bound
+
+
+def test_a_class_or_network_with_a_hostile_name_is_text() -> None:
+    found = certification(classes=(HOSTILE, "dog"))
+    hostile = found.model_copy(update={"models": {HOSTILE: found.models["teacher"]}, "notes": (HOSTILE,)})
+    assert "<script>alert(1)" not in page(hostile)
+
+
+def test_the_table_keeps_each_kind_in_its_own_column() -> None:
+    text = radii_table(certification(), ["a", "b", "c", "d"], ["cat", "dog", "cat", "dog"])
+    first, _, third, _ = csv.DictReader(io.StringIO(text, newline=""))
+    assert first["student_clever_estimate"] == "0.02" and third["student_clever_estimate"] == ""
+    assert third["teacher_smoothing_answer"] == "abstains"
+    assert (first["teacher_bounds_certified"], first["student_bounds_certified"]) == ("0.009", "")
