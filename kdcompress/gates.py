@@ -61,7 +61,7 @@ def _refuse_radius(radius: float, settings: EvaluationSettings) -> None:
     if radius > cap:
         raise UsageError(
             f"--min-certified-accuracy asks for radius {radius:g}, but --n {settings.n} draws at --sigma "
-            f"{settings.sigma:g} certify {cap:.3f} at most; raise --n or --sigma"
+            f"{settings.sigma:g} certify {cap:.3f} at most ({settings.smoothing}); raise --n or --sigma"
         )
 
 

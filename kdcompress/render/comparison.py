@@ -21,7 +21,7 @@ INTERVALS = "95% intervals in brackets, unless a figure says otherwise"
 def side_by_side(found: Comparison) -> Group:
     """The figures, then each report against the baseline, then the gates."""
     table = Table(show_edge=False, pad_edge=False)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in found.columns:
         table.add_column(_text(column.label), justify="right")
     for title, *cells in rows(found.columns):

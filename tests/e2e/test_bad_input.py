@@ -288,7 +288,7 @@ def test_a_run_whose_loss_overflows(distil: Callable[..., Any], place: Path) -> 
         (["MODEL", "--keep-dir", "MODEL"], ["--keep-dir must be a folder", "got the file"]),
         (["MODEL", "--min-robust-accuracy", 0.5, "--confidence", 99], ["--confidence", "got 99"]),
         (["MODEL", "--min-certified-accuracy", 0.4], ["--min-certified-accuracy must be RADIUS:ACCURACY", "got 0.4"]),
-        (["MODEL", "--min-certified-accuracy", "3:0.4"], ["radius 3", "--n 1000", "--sigma 0.25", "0.616 at most"]),
+        (["MODEL", "--min-certified-accuracy", "3:0.4"], ["radius 3", "--n 3000", "--sigma 0.25", "0.685 at most"]),
         (["MODEL", "--certify-images", 0, "--min-certified-accuracy", "0:0.4"], ["got --certify-images 0"]),
         (["MODEL", "--max-macs", 0], ["--max-macs", "got 0"]),
         (["MODEL", "--max-latency-ms", "nan"], ["--max-latency-ms", "got nan"]),

@@ -169,7 +169,7 @@ def test_a_drop_gate_compares_the_two(run: Any, student: Path, teacher: list[str
 def test_certified_accuracy_is_gated_at_a_radius_of_ones_own(
     run: Any, teacher: list[str], quick: list[object], demand: str, by: str, code: int
 ) -> None:
-    words = ("evaluate", *teacher, *quick, "--certify-images", 3, "--sigma", 0.1, "--gate-on", by)
+    words = ("evaluate", *teacher, *quick, "--certify-images", 3, "--sigma", 0.1, "--n", 100, "--gate-on", by)
     ran = run(*words, "--min-certified-accuracy", demand)
     assert ran.code == code, ran.stdout + ran.stderr
     radius = float(demand.partition(":")[0])
