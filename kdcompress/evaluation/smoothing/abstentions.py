@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Literal, get_args
 
-from kdcompress.evaluation.smoothing.procedures import most_voted
-from kdcompress.evaluation.smoothing.votes import Votes
+from kdcompress.evaluation.smoothing.procedures import Counts, share_of
 from kdcompress.maths.draws import draws_for_majority
 from kdcompress.report import Abstention
 
@@ -38,39 +37,29 @@ class Undecided:
     """An image that was abstained from.
 
     Attributes:
-        before: the first votes, which chose the class; the others bound its probability.
+        choosing: the votes that chose the class.
+        others: the votes after those.
         seen: the class that the network sees in the image as it is.
         calmer: votes at sigma / 2; None where not asked for.
     """
 
-    votes: Votes
-    before: int
+    choosing: Counts
+    others: Counts
     seen: int
     label: int
-    calmer: Votes | None = None
-
-    @property
-    def deciding(self) -> Votes:
-        """The votes after those."""
-        return self.votes[self.before :]
-
-    @property
-    def agreeing(self) -> int:
-        """How many of them are for their top class."""
-        return int((self.deciding == most_voted(self.deciding)).sum())
+    calmer: Counts | None = None
 
     @property
     def has_majority(self) -> bool:
-        """Whether the top class has more than half of them."""
-        return 2 * self.agreeing > len(self.deciding)
+        """Whether the top class has more than half of the other votes."""
+        return bool(2 * self.others.max() > self.others.sum())
 
 
 def reason(image: Undecided) -> Reason:
     """The first of the table's reasons that applies."""
     if image.has_majority:
-        chosen = most_voted(image.votes[: image.before])
-        return "too few draws" if most_voted(image.deciding) == chosen else "wrong class chosen"
-    if image.calmer is not None and 2 * int((image.calmer == image.seen).sum()) > len(image.calmer):
+        return "too few draws" if image.others.argmax() == image.choosing.argmax() else "wrong class chosen"
+    if image.calmer is not None and 2 * share_of(image.seen, image.calmer) > 1:
         return "sigma too large"
     return "not trained with noise" if image.seen == image.label else "unsure without noise"
 
@@ -89,7 +78,7 @@ def explained(images: Sequence[Undecided], *, sigma: float, alpha: float) -> tup
 
 def _told(name: Reason, images: Sequence[Undecided], *, sigma: float, alpha: float) -> str:
     if name == "too few draws":
-        needed = [draws_for_majority(image.agreeing, len(image.deciding), alpha) for image in images]
+        needed = [draws_for_majority(int(image.others.max()), int(image.others.sum()), alpha) for image in images]
         known = sorted(draws for draws in needed if draws is not None)
         if not known:
             return "one class leads, by too little for any number of draws"

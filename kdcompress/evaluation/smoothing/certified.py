@@ -12,8 +12,8 @@ from kdcompress.data import Split
 from kdcompress.evaluation.accuracy import predicted, rate
 from kdcompress.evaluation.smoothing.abstentions import Undecided, explained
 from kdcompress.evaluation.smoothing.kept import NOWHERE, KeptVotes
-from kdcompress.evaluation.smoothing.procedures import adaptive, fixed, sequential
-from kdcompress.evaluation.smoothing.votes import Answer, Noise, Procedure, Votes, ask
+from kdcompress.evaluation.smoothing.procedures import Answer, adaptive, fixed, sequential, share_of
+from kdcompress.evaluation.smoothing.votes import Noise, Procedure, Votes, ask
 from kdcompress.maths.draws import PILOT
 from kdcompress.maths.sequential_radius import cap_of, radius_test
 from kdcompress.maths.smoothing import ABSTAIN, voted
@@ -82,12 +82,12 @@ def smoothing(
         method=settings.smoothing,
         average_radius=float((reached * right).mean()),
         noisy_accuracy=float(
-            np.mean([(a.votes == label).mean() for a, label in zip(answers, images.labels.tolist(), strict=True)])
+            np.mean([_share(answer, label) for answer, label in zip(answers, images.labels.tolist(), strict=True)])
         ),
-        predicted=_predicted(answers, images.labels, n, alpha) if settings.smoothing == "fixed" else None,
+        predicted=_predicted(answers, images.labels, alpha) if settings.smoothing == "fixed" else None,
         turned=int((~right & (predictions != ABSTAIN) & (seen == images.labels)).sum()),
         reasons=_reasons(model, images, settings, answers, seen, kept, device),
-        draws=sum(len(answer.votes) for answer in answers),
+        draws=sum(answer.draws for answer in answers),
         predictions=tuple(predictions.tolist()),
         radii=tuple(reached.tolist()),
     )
@@ -104,7 +104,7 @@ def _before(settings: EvaluationSettings) -> int:
     return PILOT if settings.smoothing == "adaptive" else settings.n0
 
 
-def _asked(settings: EvaluationSettings, labels: Tensor, grid: list[float]) -> Callable[[int], Procedure]:
+def _asked(settings: EvaluationSettings, labels: Tensor, grid: list[float]) -> Callable[[int], Procedure[Answer]]:
     """What is asked of each image."""
     sigma, n0, n, alpha = settings.sigma, settings.n0, settings.n, settings.alpha
     if settings.smoothing == "fixed":
@@ -120,9 +120,15 @@ def _curve(reached: Tensor, right: Tensor, radii: Sequence[float]) -> tuple[Cert
     return tuple(CertifiedRate(**rate(right & (reached >= radius)).model_dump(), radius=radius) for radius in radii)
 
 
-def _predicted(answers: Sequence[Answer], labels: Tensor, n: int, alpha: float) -> Rate:
+def _share(answer: Answer, label: int) -> float:
+    """Of all votes for an image, those for its label."""
+    right = sum(share_of(label, counts) * counts.sum() for counts in (answer.choosing, answer.bounding) if len(counts))
+    return float(right / answer.draws)
+
+
+def _predicted(answers: Sequence[Answer], labels: Tensor, alpha: float) -> Rate:
     """PREDICT's accuracy with the n draws that CERTIFY took its bound from."""
-    found = [voted(torch.from_numpy(np.bincount(answer.votes[-n:], minlength=2)), alpha) for answer in answers]
+    found = [voted(torch.from_numpy(np.append(answer.bounding, 0)), alpha) for answer in answers]
     return rate(torch.tensor(found) == labels)
 
 
@@ -144,25 +150,29 @@ def _reasons(
             model,
             images.subset(numbers),
             noise,
-            lambda number: _plain(n),
+            lambda number: _votes(n),
             batch_size=settings.forward_size,
             device=device,
             kept=kept(noise),
         )
-        return {number: answer.votes for number, answer in zip(numbers, found, strict=True)}
+        return dict(zip(numbers, found, strict=True))
 
-    votes = {number: answers[number].votes for number in silent}
-    votes |= votes_of([n for n in silent if len(votes[n]) < before + DIAGNOSED], Noise(sigma, seed), before + DIAGNOSED)
+    few = [number for number in silent if answers[number].bounding.sum() < DIAGNOSED]
+    counts = {number: (answers[number].choosing, answers[number].bounding) for number in silent} | {
+        number: (np.bincount(votes[:before]), np.bincount(votes[before:]))
+        for number, votes in votes_of(few, Noise(sigma, seed), before + DIAGNOSED).items()
+    }
     undecided = {
-        number: Undecided(votes[number], before, int(seen[number]), int(images.labels[number])) for number in silent
+        number: Undecided(choosing, others, int(seen[number]), int(images.labels[number]))
+        for number, (choosing, others) in counts.items()
     }
     spread = [number for number, image in undecided.items() if not image.has_majority]
     for number, calmer in votes_of(spread, Noise(sigma / 2, seed), settings.n0).items():
-        undecided[number] = replace(undecided[number], calmer=calmer)
+        undecided[number] = replace(undecided[number], calmer=np.bincount(calmer))
     return explained(list(undecided.values()), sigma=sigma, alpha=settings.alpha)
 
 
-def _plain(n: int) -> Procedure:
-    """Nothing but votes."""
-    votes: Votes = yield n
-    return Answer(ABSTAIN, 0.0, votes)
+def _votes(n: int) -> Procedure[Votes]:
+    """Nothing but n votes."""
+    votes = yield n
+    return votes

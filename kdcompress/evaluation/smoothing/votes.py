@@ -9,6 +9,7 @@ one before ended.
 from array import array
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,25 +26,9 @@ BLOCK = 50
 SAVED_EVERY = 5_000
 """Draws of an image that a kill may cost."""
 
+T = TypeVar("T")
 Votes = NDArray[np.int16]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a procedure says of an image.
-
-    Attributes:
-        prediction: the smoothed classifier's class, or `ABSTAIN`.
-        radius: L2, pixel units, in which it is constant; 0 where it abstains.
-        votes: (n,), all the draws that it asked for.
-    """
-
-    prediction: int
-    radius: float
-    votes: Votes
-
-
-Procedure = Generator[int, Votes, Answer]
+Procedure = Generator[int, Votes, T]
 """Asks for a number of votes in all, is sent them, (n,), and asks again; returns its answer."""
 
 
@@ -61,17 +46,17 @@ class Noise:
 
 
 @dataclass
-class _Image:
+class _Image(Generic[T]):
     """One image while its procedure is at work."""
 
     number: int
     name: str
     x: Tensor
-    procedure: Procedure
+    procedure: Procedure[T]
     votes: "array[int]"
     wanted: int = 0
     saved: int = 0
-    answer: Answer | None = None
+    answers: tuple[T, ...] = ()
 
     def hear(self) -> None:
         """Send the procedure what it asked for, until it asks for what is not there."""
@@ -81,20 +66,20 @@ class _Image:
             while len(self.votes) >= self.wanted:
                 self.wanted = self.procedure.send(np.array(self.votes[: self.wanted], dtype=np.int16))
         except StopIteration as stop:
-            self.answer = stop.value
+            self.answers = (stop.value,)
 
 
 def ask(
     model: nn.Module,
     images: Split,
     noise: Noise,
-    procedure: Callable[[int], Procedure],
+    procedure: Callable[[int], Procedure[T]],
     *,
     batch_size: int,
     device: torch.device,
     kept: KeptVotes = NOWHERE,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Answer]:
+) -> list[T]:
     """Every image's procedure, answered; draws of several images share a forward.
 
     Guarantees:
@@ -108,19 +93,19 @@ def ask(
         batch_size: draws a forward; halved where memory runs out on an accelerator.
         on_progress: (images answered, images).
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[int, T] = {}
     waiting = _opened(images, procedure, device, kept)
-    at_work: list[_Image] = []
+    at_work: list[_Image[T]] = []
     while True:
         while sum(image.wanted - len(image.votes) for image in at_work) < batch_size:
             following = next(waiting, None)
             if following is None:
                 break
-            if following.answer is None:
-                at_work.append(following)
-            else:
-                answers[following.number] = following.answer
+            if following.answers:
+                (answers[following.number],) = following.answers
                 on_progress(len(answers), len(images))
+            else:
+                at_work.append(following)
         if not at_work:
             break
         try:
@@ -132,19 +117,19 @@ def ask(
             continue
         for image in at_work:
             image.hear()
-            if image.answer is not None:
-                answers[image.number] = image.answer
+            if image.answers:
+                (answers[image.number],) = image.answers
                 on_progress(len(answers), len(images))
-            if len(image.votes) - image.saved >= (1 if image.answer is not None else SAVED_EVERY):
+            if len(image.votes) - image.saved >= (1 if image.answers else SAVED_EVERY):
                 kept.save(image.name, image.x, np.array(image.votes, dtype=np.int16))
                 image.saved = len(image.votes)
-        at_work = [image for image in at_work if image.answer is None]
+        at_work = [image for image in at_work if not image.answers]
     return [answers[number] for number in range(len(images))]
 
 
 def _opened(
-    images: Split, procedure: Callable[[int], Procedure], device: torch.device, kept: KeptVotes
-) -> Iterator[_Image]:
+    images: Split, procedure: Callable[[int], Procedure[T]], device: torch.device, kept: KeptVotes
+) -> Iterator[_Image[T]]:
     """The images in their order, each with what is known of it."""
     for number, (x, _) in enumerate(images.batches(1, device=device)):
         found = kept.load(images.ids[number], x[0])
@@ -154,7 +139,7 @@ def _opened(
         yield image
 
 
-def _forward(model: nn.Module, at_work: list[_Image], noise: Noise, batch_size: int, device: torch.device) -> None:
+def _forward(model: nn.Module, at_work: list[_Image[T]], noise: Noise, batch_size: int, device: torch.device) -> None:
     """One forward of at most `batch_size` draws, of the first images first."""
     inputs, owners, room = [], [], batch_size
     for image in at_work:

@@ -98,8 +98,7 @@ def test_so_few_draws_that_none_can_certify_are_too_few_however_sure_the_network
 
 
 def test_a_class_that_few_first_draws_chose_wrongly_is_told_apart() -> None:
-    votes = np.array([1] * 3 + [0] * 900 + [1] * 100, dtype=np.int16)
-    image = Undecided(votes, before=3, seen=0, label=0)
+    image = Undecided(np.array([0, 3]), np.array([900, 100]), seen=0, label=0)
     assert reason(image) == "wrong class chosen"
     (told,) = explained([image], sigma=SIGMA, alpha=0.001)
     assert "--n0" in told.finding
@@ -119,15 +118,14 @@ def test_a_smoothed_classifier_that_turns_right_images_wrong_says_how_many() -> 
 
 
 def test_reasons_add_up_to_the_abstentions_in_a_fixed_order() -> None:
-    spread = np.arange(300, dtype=np.int16) % 3
-    leaning = np.array([0] * 160 + [1] * 140, dtype=np.int16)
-    calm, wild = np.zeros(100, dtype=np.int16), np.arange(100, dtype=np.int16) % 3
+    few, spread, leaning = np.array([4, 3, 3]), np.array([97, 97, 96]), np.array([160, 140])
+    calm, wild = np.array([100]), np.array([34, 33, 33])
     found = explained(
         [
-            Undecided(spread, 10, seen=0, label=0, calmer=wild),
-            Undecided(spread, 10, seen=0, label=0, calmer=calm),
-            Undecided(leaning, 10, seen=0, label=0),
-            Undecided(leaning, 10, seen=0, label=1),
+            Undecided(few, spread, seen=0, label=0, calmer=wild),
+            Undecided(few, spread, seen=0, label=0, calmer=calm),
+            Undecided(few, leaning, seen=0, label=0),
+            Undecided(few, leaning, seen=0, label=1),
         ],
         sigma=SIGMA,
         alpha=0.001,
@@ -140,6 +138,6 @@ def test_reasons_add_up_to_the_abstentions_in_a_fixed_order() -> None:
 
 
 def test_a_lead_too_small_for_any_number_of_draws_is_said_to_be() -> None:
-    votes = np.array([0] + [1] * 300_000 + [0] * 300_001, dtype=np.int16)  # 2^40 draws tell 1.5e-6 from nothing
-    (told,) = explained([Undecided(votes, 1, seen=0, label=0)], sigma=SIGMA, alpha=0.001)
+    close = np.array([300_001, 300_000])  # 2^40 draws tell 1.5e-6 from nothing
+    (told,) = explained([Undecided(np.array([1]), close, seen=0, label=0)], sigma=SIGMA, alpha=0.001)
     assert told.finding == "one class leads, by too little for any number of draws"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm as gaussian
 
-from kdcompress.evaluation.smoothing.procedures import adaptive, fixed, most_voted, sequential
-from kdcompress.evaluation.smoothing.votes import Answer, Procedure, Votes
+from kdcompress.evaluation.smoothing.procedures import Answer, adaptive, fixed, most_voted, sequential
+from kdcompress.evaluation.smoothing.votes import Procedure, Votes
 from kdcompress.maths.draws import PILOT, worthwhile_draws
 from kdcompress.maths.sequential_radius import radius_test
 from kdcompress.maths.smoothed_radius import certified_radius
@@ -23,7 +23,7 @@ def stream(p: float, n: int, seed: int, top: int = 1) -> Votes:
     return np.where(np.random.default_rng(seed).random(n) < p, top, 0).astype(np.int16)
 
 
-def answered(procedure: Procedure, votes: Votes) -> Answer:
+def answered(procedure: Procedure[Answer], votes: Votes) -> Answer:
     """The procedure's answer where the draws come out as `votes`."""
     wanted = next(procedure)
     while True:
@@ -34,12 +34,12 @@ def answered(procedure: Procedure, votes: Votes) -> Answer:
             return stop.value
 
 
-def by_sequence(label: int = 1, n: int = 2500, alpha: float = ALPHA, n0: int = 20) -> Procedure:
+def by_sequence(label: int = 1, n: int = 2500, alpha: float = ALPHA, n0: int = 20) -> Procedure[Answer]:
     test = radius_test(RADII, sigma=SIGMA, n=n, alpha=alpha)
     return sequential(label, test, radius_test(RADII[:1], sigma=SIGMA, n=n, alpha=alpha), n0=n0)
 
 
-METHODS: dict[str, Callable[[], Procedure]] = {
+METHODS: dict[str, Callable[[], Procedure[Answer]]] = {
     "fixed": lambda: fixed(sigma=SIGMA, n0=20, n=200, alpha=ALPHA),
     "adaptive": lambda: adaptive(1, sigma=SIGMA, n=2000, alpha=ALPHA),
     "sequential": by_sequence,
@@ -66,7 +66,7 @@ def test_fixed_is_certify_word_for_word() -> None:
         top = int(np.bincount(votes[:20]).argmax())
         radius = certified_radius(int((votes[20:] == top).sum()), 200, sigma=SIGMA, alpha=ALPHA)
         assert (found.prediction, found.radius) == ((top, radius) if radius > 0 else (ABSTAIN, 0.0))
-        assert len(found.votes) == 220
+        assert found.draws == 220
 
 
 def test_the_draws_that_choose_the_class_take_no_part_in_its_bound() -> None:
@@ -82,7 +82,7 @@ def test_adaptive_draws_what_the_pilot_says_and_bounds_by_those_alone() -> None:
     votes = stream(0.9, 30_000, seed=1)
     found = answered(adaptive(1, sigma=SIGMA, n=100_000, alpha=0.001), votes)
     n = worthwhile_draws(int((votes[:PILOT] == 1).sum()), PILOT, 100_000, 0.001)
-    assert len(found.votes) == PILOT + n
+    assert found.draws == PILOT + n
     count = int((votes[PILOT : PILOT + n] == 1).sum())
     assert found.radius == certified_radius(count, n, sigma=SIGMA, alpha=0.001)
 
@@ -90,14 +90,14 @@ def test_adaptive_draws_what_the_pilot_says_and_bounds_by_those_alone() -> None:
 def test_adaptive_abstains_after_the_pilot_where_no_draws_would_certify_anything() -> None:
     split = np.arange(PILOT, dtype=np.int16) % 3
     found = answered(adaptive(1, sigma=SIGMA, n=100_000, alpha=0.001), split)
-    assert (found.prediction, found.radius, len(found.votes)) == (ABSTAIN, 0.0, PILOT)
+    assert (found.prediction, found.radius, found.draws) == (ABSTAIN, 0.0, PILOT)
 
 
 def test_sequential_answers_with_a_radius_of_the_grid_and_stops_when_it_is_decided() -> None:
     sure = answered(by_sequence(alpha=0.001), stream(1.0, 6000, seed=0))
     assert (sure.prediction, sure.radius) == (1, RADII[-1])
     # u = 9.1 solves u e^-u = .001: evidence is enough after u / (1 - Phi(2.5)) = 1,470 draws, seen at the next look.
-    assert len(sure.votes) == 20 + 1500
+    assert sure.draws == 20 + 1500
     middling = answered(by_sequence(alpha=0.001), stream(float(gaussian.cdf(1.25)), 6000, seed=0))
     assert middling.radius == RADII[2]
     hopeless = answered(by_sequence(alpha=0.001), stream(0.0, 6000, seed=0, top=1)[:70])
@@ -108,9 +108,9 @@ def test_an_image_of_another_class_than_its_label_is_only_asked_whether_there_is
     votes = stream(1.0, 6000, seed=0)
     right, wrong = answered(by_sequence(label=1), votes), answered(by_sequence(label=0), votes)
     assert (wrong.prediction, wrong.radius) == (1, 0.0)
-    assert len(wrong.votes) < len(right.votes) / 5
+    assert wrong.draws < right.draws / 5
     paid = answered(adaptive(0, sigma=SIGMA, n=100_000, alpha=0.001), stream(1.0, 102_000, seed=0))
-    assert len(paid.votes) == 2 * PILOT
+    assert paid.draws == 2 * PILOT
 
 
 def test_sequential_never_draws_more_than_n_and_looks_ever_further_apart() -> None:

@@ -11,27 +11,28 @@ from torch import Tensor, nn
 from kdcompress.data import Split
 from kdcompress.evaluation.smoothing import votes as votes_module
 from kdcompress.evaluation.smoothing.kept import NOWHERE, KeptVotes
-from kdcompress.evaluation.smoothing.votes import BLOCK, Answer, Noise, Procedure, Votes, ask
+from kdcompress.evaluation.smoothing.votes import BLOCK, Noise, Procedure, Votes, ask
 from kdcompress.maths.randomness import generator
 
 CPU = torch.device("cpu")
 NOISE = Noise(0.5, 3)
+How = Callable[[int], Procedure[Votes]]
 ASKED = (1, 30, 50, 51, 130, 200, 333)
 """Draws that images ask for in all, in turn: inside a block, at its end, across several."""
 
 
-def plain(n: int) -> Procedure:
-    votes: Votes = yield n
-    return Answer(0, 0.0, votes)
+def plain(n: int) -> Procedure[Votes]:
+    votes = yield n
+    return votes
 
 
-def in_steps(n: int) -> Procedure:
+def in_steps(n: int) -> Procedure[Votes]:
     """The same number, asked for little by little."""
     for sofar in range(20, n, 35):
         votes = yield sofar
         assert len(votes) == sofar
     votes = yield n
-    return Answer(0, 0.0, votes)
+    return votes
 
 
 def asked(
@@ -39,7 +40,7 @@ def asked(
     images: Split,
     batch_size: int = 64,
     kept: KeptVotes = NOWHERE,
-    how: Callable[[int], Procedure] = plain,
+    how: How = plain,
     noise: Noise = NOISE,
 ) -> list[list[int]]:
     answers = ask(
@@ -51,7 +52,7 @@ def asked(
         device=CPU,
         kept=kept,
     )
-    return [answer.votes.tolist() for answer in answers]
+    return [votes.tolist() for votes in answers]
 
 
 class Counted(nn.Module):
@@ -90,7 +91,7 @@ def test_votes_are_those_of_a_loop_over_images_and_blocks(bright: nn.Module, gre
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 64, 10_000])
 @pytest.mark.parametrize("how", [plain, in_steps])
 def test_the_batch_size_and_how_they_are_asked_for_change_no_vote_and_make_none_in_vain(
-    bright: nn.Module, greys: Split, batch_size: int, how: Callable[[int], Procedure]
+    bright: nn.Module, greys: Split, batch_size: int, how: How
 ) -> None:
     images = greys.subset(range(9))
     network = Counted(bright)
@@ -124,7 +125,11 @@ def test_draws_of_several_images_share_a_forward(bright: nn.Module, greys: Split
 
 @pytest.mark.parametrize("how", [plain, in_steps])
 def test_killed_anywhere_and_started_again_it_ends_with_the_same_votes(
-    bright: nn.Module, greys: Split, tmp_path: Path, how: Callable[[int], Procedure], monkeypatch: pytest.MonkeyPatch
+    bright: nn.Module,
+    greys: Split,
+    tmp_path: Path,
+    how: How,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(votes_module, "SAVED_EVERY", 60)
     whole = asked(bright, greys, how=how)
@@ -151,7 +156,7 @@ def test_what_is_kept_is_not_drawn_again_and_more_draws_go_on_from_it(
     longer = Counted(bright)
     more = ask(longer, images, NOISE, lambda _: plain(400), batch_size=64, device=CPU, kept=kept)
     fresh = ask(bright, images, NOISE, lambda _: plain(400), batch_size=64, device=CPU)
-    assert [a.votes.tolist() for a in more] == [b.votes.tolist() for b in fresh]
+    assert [a.tolist() for a in more] == [b.tolist() for b in fresh]
     assert sum(longer.sizes) == 9 * 400 - sum(map(len, asked(bright, images)))
 
 
@@ -230,4 +235,4 @@ def test_votes_have_the_rate_of_the_stated_noise(bright: nn.Module, greys: Split
     (found,) = ask(bright, greys.subset([2]), NOISE, lambda _: plain(20_000), batch_size=2000, device=CPU)
     p = 1 - torch.distributions.Normal(97 / 255, NOISE.sigma / 3).cdf(torch.tensor(0.5))
     # Four standard errors: once in 16,000 seeds.
-    assert abs(np.mean(found.votes) - float(p)) < 4 * float((p * (1 - p) / 20_000).sqrt())
+    assert abs(np.mean(found) - float(p)) < 4 * float((p * (1 - p) / 20_000).sqrt())
