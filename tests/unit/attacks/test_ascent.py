@@ -66,6 +66,20 @@ def test_both_ends_of_a_linear_function_are_among_the_extremes(norm: Norm, resta
     torch.testing.assert_close(values.amin(0), -most, rtol=1e-5, atol=0)
 
 
+def test_each_sign_starts_from_its_own_end() -> None:
+    seen: list[Tensor] = []
+
+    def watched(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return wavy(x)
+
+    threat = ThreatModel("Linf", 0.1)
+    extremes(watched, X, G, threat, steps=1, restarts=0, generator=generator(0, "extremes"))
+    assert len(seen) == 4  # two values a run: its start and its only step
+    torch.testing.assert_close(seen[0], X + 0.1 * G.sign())
+    torch.testing.assert_close(seen[2], X - 0.1 * G.sign())
+
+
 def test_random_starts_come_from_the_generator_alone() -> None:
     threat = ThreatModel("Linf", 0.1)
 

@@ -1,6 +1,8 @@
 """CLEVER: exact on linear networks, and in agreement with the Adversarial Robustness Toolbox elsewhere."""
 
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ BUDGET = {"R": 0.4, "Nb": 20, "Ns": 16, "batch_size": 64}
 SMALL: dict[Norm, float] = {"Linf": 0.4, "L2": 0.8, "L1": 1.6}
 """Radii large enough for scores not to be cut."""
 
+
+Toolbox = Callable[[nn.Module, Tensor, Norm], list[float]]
 
 RUNS = ((0, 64), (0, 5), (1, 64))
 """Seeds and batch sizes."""
@@ -171,28 +175,36 @@ def test_a_quadratic_network_of_one_input_scores_what_its_largest_slope_says(at:
     assert scores.item() == pytest.approx(known, rel=0.01)  # 960 points leave less than a hundredth of the ball
 
 
-def toolbox(network: nn.Module, x: Tensor, norm: Norm, classes: int = 3) -> list[float]:
+@pytest.fixture
+def toolbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Toolbox:
     """The Adversarial Robustness Toolbox's untargeted scores, four seeds."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # its import writes a folder there
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever its imports warn of
         metrics = pytest.importorskip("art.metrics")
         classification = pytest.importorskip("art.estimators.classification")
-    estimator = classification.PyTorchClassifier(
-        network, nn.CrossEntropyLoss(), tuple(x.shape), classes, clip_values=(0, 1), device_type="cpu"
-    )
-    p = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
-    found = []
-    state = np.random.get_state()
-    for seed in range(4):
-        np.random.seed(seed)  # it draws from NumPy's own generator
-        found.append(float(metrics.clever_u(estimator, x.numpy(), 20, 32, SMALL[norm], p, verbose=False)))
-    np.random.set_state(state)
-    return found
+
+    def scores(network: nn.Module, x: Tensor, norm: Norm) -> list[float]:
+        estimator = classification.PyTorchClassifier(
+            network, nn.CrossEntropyLoss(), tuple(x.shape), 3, clip_values=(0, 1), device_type="cpu"
+        )
+        p = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
+        found = []
+        state = np.random.get_state()
+        for seed in range(4):
+            np.random.seed(seed)  # it draws from NumPy's own generator
+            found.append(float(metrics.clever_u(estimator, x.numpy(), 20, 32, SMALL[norm], p, verbose=False)))
+        np.random.set_state(state)
+        return found
+
+    return scores
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_adversarial_robustness_toolbox_agrees_within_sampling_error(norm: Norm, seed: int) -> None:
+def test_the_adversarial_robustness_toolbox_agrees_within_sampling_error(
+    norm: Norm, seed: int, toolbox: Toolbox
+) -> None:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Flatten(), nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
     with torch.no_grad():
@@ -206,7 +218,9 @@ def test_the_adversarial_robustness_toolbox_agrees_within_sampling_error(norm: N
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_where_the_maxima_stay_below_their_end_the_toolbox_scores_higher_by_what_its_fit_leaves_out(norm: Norm) -> None:
+def test_where_the_maxima_stay_below_their_end_the_toolbox_scores_higher_by_what_its_fit_leaves_out(
+    norm: Norm, toolbox: Toolbox
+) -> None:
     network, x = curved(), image(5)
     theirs = toolbox(network, x, norm)
     ours = [score(network, x, norm, seed, R=SMALL[norm], Nb=20, Ns=32)[0].min().item() for seed in range(4)]
