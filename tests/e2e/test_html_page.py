@@ -1,14 +1,17 @@
-"""The page in a real browser: it draws itself, every image decodes, and nothing is asked of the network."""
+"""The pages in a real browser: they draw themselves, every image decodes, and nothing is asked of the network."""
 
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from kdcompress.render.html import certificates
 from kdcompress.render.html.page import page
+from tests.sample_certification import certification
 from tests.sample_report import evidence, hostile_report, report, shown
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -45,27 +48,42 @@ def console_errors(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if "CONSOLE" in line]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "page.html").write_text(page(report(), evidence()), encoding="utf-8")
-    return folder
+@dataclass(frozen=True)
+class Opened:
+    """A page on the disk, and what a reader must find in it."""
+
+    folder: Path
+    text: str
+    parts: tuple[str, ...]
 
 
-def test_the_page_opens_with_its_verdict_and_its_figures_and_without_a_complaint(folder: Path) -> None:
-    browsed = browse(folder, "page.html", "--dump-dom")
-    for part in ("3 of 7 gates missed", "Robust accuracy over eps", "Class by class", "wide_resnet28_10"):
+@pytest.fixture(scope="module", params=["report", "certificates"])
+def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    if request.param == "report":
+        text = page(report(), evidence())
+        parts = ("3 of 7 gates missed", "Robust accuracy over eps", "Class by class", "wide_resnet28_10")
+    else:
+        text = certificates.page(certification())
+        parts = ("Certified radii", "CLEVER: an estimate", "Proposition 2", "What made these figures")
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "page.html").write_text(text, encoding="utf-8")
+    return Opened(folder, text, parts)
+
+
+def test_a_page_opens_with_its_verdict_and_its_figures_and_without_a_complaint(opened: Opened) -> None:
+    browsed = browse(opened.folder, "page.html", "--dump-dom")
+    for part in opened.parts:
         assert part in browsed.stdout
     assert console_errors(browsed.stderr) == []
 
 
 @pytest.mark.parametrize("width", [1200, 360])
-def test_every_image_decodes_and_nothing_sticks_out_of_the_page(folder: Path, width: int) -> None:
-    (folder / "witness.html").write_text(WITNESS.format(width=width), encoding="utf-8")
-    browsed = browse(folder, "witness.html", "--allow-file-access-from-files", "--dump-dom")
+def test_every_image_decodes_and_nothing_sticks_out_of_the_page(opened: Opened, width: int) -> None:
+    (opened.folder / "witness.html").write_text(WITNESS.format(width=width), encoding="utf-8")
+    browsed = browse(opened.folder, "witness.html", "--allow-file-access-from-files", "--dump-dom")
     seen = dict(re.findall(r'data-(\w+)="(-?\d+)"', browsed.stdout))
-    images = page(report(), evidence()).count("<img ")
-    assert seen == {"images": str(images), "decoded": str(images), "overflow": "0", "scripts": "0"}
+    images = str(opened.text.count("<img "))
+    assert seen == {"images": images, "decoded": images, "overflow": "0", "scripts": "0"}
 
 
 def colour_of_the_paper(picture: Path) -> tuple[int, ...]:
@@ -76,17 +94,17 @@ def colour_of_the_paper(picture: Path) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize(("flag", "dark"), [(None, False), ("--blink-settings=preferredColorScheme=0", True)])
-def test_the_page_follows_the_readers_choice_of_light_or_dark(folder: Path, flag: str | None, dark: bool) -> None:
-    picture = folder / f"shot-{dark}.png"
-    browse(folder, "page.html", f"--screenshot={picture}", "--window-size=900,700", *([flag] if flag else []))
+def test_a_page_follows_the_readers_choice_of_light_or_dark(opened: Opened, flag: str | None, dark: bool) -> None:
+    picture = opened.folder / f"shot-{dark}.png"
+    browse(opened.folder, "page.html", f"--screenshot={picture}", "--window-size=900,700", *([flag] if flag else []))
     assert (max(colour_of_the_paper(picture)) < 64) == dark
     with Image.open(picture) as image:
         assert len(image.getcolors(1 << 24) or ()) > 50, "an empty page"
 
 
-def test_the_page_prints(folder: Path) -> None:
-    paper = folder / "page.pdf"
-    browse(folder, "page.html", f"--print-to-pdf={paper}")
+def test_a_page_prints(opened: Opened) -> None:
+    paper = opened.folder / "page.pdf"
+    browse(opened.folder, "page.html", f"--print-to-pdf={paper}")
     assert paper.read_bytes().startswith(b"%PDF") and paper.stat().st_size > 20_000
 
 
