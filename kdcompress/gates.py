@@ -119,13 +119,11 @@ def certification_gates(settings: CertifySettings, name: str, model: CertifiedMo
 
 
 def _verified_gate(name: str, least: float, bounds: Verified | None, eps: float, by: DecidedBy) -> Gate:
-    """Missed where no sound bound can be had: nothing is verified then."""
-    option = "--min-verified-accuracy"
-    if bounds is None or bounds.unsupported is not None:
-        nothing = Rate(value=0.0, low=0.0, high=0.0, n=0 if bounds is None else bounds.n)
-        gate = at_least(option, name, least, nothing, by)
-        return gate.model_copy(update={"why": "nothing is verified" if bounds is None else bounds.unsupported})
-    return at_least(option, name, least, next(point for point in bounds.at if point.eps == eps), by)
+    for point in () if bounds is None else bounds.at:
+        if point.eps == eps:
+            return at_least("--min-verified-accuracy", name, least, point, by)
+    # A gate that is quietly left out counts as met, and one on nothing has no figure.
+    raise LookupError(f"expected a verified accuracy at {eps:g}, found none in the report")
 
 
 def at_least(option: str, model: str, threshold: float, rate: Rate, decided_by: DecidedBy) -> Gate:

@@ -29,6 +29,10 @@ def read_report(path: Path) -> Report:
     except ValueError as error:
         raise ReportError(f"{path}: expected the JSON of kdcompress evaluate --report, found {error}") from None
     version = found.get("schema_version") if isinstance(found, dict) else None
+    if isinstance(found, dict) and {"models", "audit", "radii"} <= found.keys():
+        raise ReportError(
+            f"{path}: expected a report of kdcompress evaluate, found a certification of kdcompress certify"
+        )
     if not isinstance(found, dict) or "models" not in found or version is None:
         raise ReportError(f"{path}: expected the report of kdcompress evaluate --report, found other JSON")
     if version != SCHEMA_VERSION:

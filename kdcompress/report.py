@@ -119,11 +119,17 @@ class CertifiedRate(Rate):
 
 
 class FirstOrder(Result):
-    """Median first-order radius. An estimate: it bounds nothing. Infinite radii are counted as such."""
+    """First-order radii. Estimates: they bound nothing.
+
+    Attributes:
+        median: of `radii`; None where it is infinite.
+        radii: one an image, zero where it is misclassified; None where it is infinite.
+    """
 
     kind: Literal["estimate"] = "estimate"
     norm: Norm
     median: float | None
+    radii: tuple[float | None, ...] = ()
     n: int
 
 
@@ -146,12 +152,14 @@ class Smoothing(Result):
         method: `fixed`, n draws for every image (CERTIFY of Cohen et al. 2019); `sequential`, until the radii of `at`
             are decided; `adaptive`, as many as a pilot says they are worth.
         average_radius: the mean certified radius, an image abstained from or answered wrongly counted as 0. With
-            `sequential` radii are those of `at`, and the mean is at most that of another method.
-        noisy_accuracy: the network's own, under one draw of the noise, in the mean over an image's draws.
+            `sequential` each is the largest of `at` that was shown, so that the mean is one from below.
+        noisy_accuracy: the network's own, under one draw of the noise, in the mean over the n0 first draws.
         predicted: PREDICT's accuracy with the same draws, an abstention counted as wrong; `fixed` only.
         turned: images answered wrongly that the network itself sees rightly.
         draws: forward passes that the answers rest on.
-        predictions, radii: one an image; -1 and 0 where it abstains.
+        diagnosis_draws: the most that explaining the abstentions took beside them.
+        predictions, radii: one an image; -1 and 0 where it abstains. Where the answer is wrong `sequential` asks for no
+            radius and has 0.
     """
 
     kind: Literal["certificate of the smoothed classifier"] = "certificate of the smoothed classifier"
@@ -170,6 +178,7 @@ class Smoothing(Result):
     turned: int | None = None
     reasons: tuple[Abstention, ...] = ()
     draws: int | None = None
+    diagnosis_draws: int | None = None
     predictions: tuple[int, ...] = ()
     radii: tuple[float, ...] = ()
 

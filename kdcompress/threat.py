@@ -56,10 +56,12 @@ def parse_eps(text: str) -> float:
 
 
 def render_eps(eps: float) -> str:
-    """`eps` as people write it: in 255ths where that is a whole number.
+    """`eps` as people write it: in 255ths where that is a whole number, or a short one under 1.
 
-    >>> render_eps(8 / 255), render_eps(0.15)
-    ('8/255', '0.15')
+    >>> render_eps(8 / 255), render_eps(0.15), render_eps(0.25 / 255)
+    ('8/255', '0.15', '0.25/255')
     """
     steps = eps * 255
+    if steps < 1 and abs(steps - round(steps, 2)) < 1e-6:
+        return f"{round(steps, 2):g}/255"
     return f"{round(steps)}/255" if eps < 1 and abs(steps - round(steps)) < 1e-6 else f"{eps:g}"

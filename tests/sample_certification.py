@@ -66,7 +66,7 @@ def model(arch: str, unsupported: str | None = None) -> CertifiedModel:
         params=1200,
         sha256="0" * 64,
         clean_accuracy=rate(0.75),
-        first_order=FirstOrder(norm="Linf", median=0.012, n=4),
+        first_order=FirstOrder(norm="Linf", median=0.012, radii=(0.012, None, 0.0, 0.02), n=4),
         clever=Clever(
             norm="Linf",
             R=0.03,
@@ -208,7 +208,7 @@ def certification(*, classes: tuple[str, ...] = ("cat", "dog"), audited: bool = 
         models={"student": model("vit", "not supported: GELU"), "teacher": model("resnet18")},
         audit=audit() if audited else None,
         notes=("a note",),
-        settings={"kinds": ["bounds"]},
+        settings={"kinds": ["first-order", "clever", "smoothing", "bounds"]},
         versions={"kdcompress": "0"},
         seconds=61.0,
     )

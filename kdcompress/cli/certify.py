@@ -1,7 +1,7 @@
 """kdcompress certify."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,7 +10,7 @@ from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import GATES, MEASURES, OUTPUT, STUDENT, TEACHER, Format, default
 from kdcompress.cli.output import deliver, stderr
 from kdcompress.cli.places import refuse_places
-from kdcompress.errors import EXIT_GATE_MISSED
+from kdcompress.errors import EXIT_GATE_MISSED, UsageError
 from kdcompress.settings import (
     CERTIFIED_IMAGES,
     AuditSettings,
@@ -64,7 +64,9 @@ def certify(
             show_default=False,
         ),
     ] = ...,  # type: ignore[assignment]
-    norm: options.NormOption = default(ThreatSettings, "norm"),
+    norm: Annotated[
+        Literal["Linf", "L2"], typer.Option(help="Norm of the perturbation.", rich_help_panel=options.THREAT)
+    ] = default(ThreatSettings, "norm"),
     kinds: Annotated[
         str,
         typer.Option(
@@ -87,10 +89,10 @@ def certify(
         CertifySettings, "clever_images"
     ),
     clever_batches: Annotated[int, typer.Option(help="CLEVER: Nb.", rich_help_panel=MEASURES)] = default(
-        CleverSettings, "Nb"
+        CleverSettings, "clever_batches"
     ),
     clever_samples: Annotated[int, typer.Option(help="CLEVER: Ns.", rich_help_panel=MEASURES)] = default(
-        CleverSettings, "Ns"
+        CleverSettings, "clever_samples"
     ),
     clever_radius: Annotated[
         float | None,
@@ -106,13 +108,15 @@ def certify(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Most images a forward: less memory, the same figures. Default: 250.", rich_help_panel=MEASURES
+            help="Most images a forward: less memory, the same figures to rounding. Default: 250.",
+            rich_help_panel=MEASURES,
         ),
     ] = default(EvaluationSettings, "batch_size"),
     memory: Annotated[
         float | None,
         typer.Option(
-            help="Most GiB that the sound bounds may take. Default: half of what is free.", rich_help_panel=MEASURES
+            help="Most GiB that the sound bounds may take. Default: a quarter of what is free.",
+            rich_help_panel=MEASURES,
         ),
     ] = None,
     seed: Annotated[
@@ -146,6 +150,8 @@ def certify(
     --html certificates.html
     """
     with boundary():
+        if keep_dir is not None and keep_dir.exists() and not keep_dir.is_dir():
+            raise UsageError(f"--keep-dir must be a folder, got the file {keep_dir}")
         first, *more = options.radii(eps)
         settings = CertifySettings.of(
             student=options.optional_model_file(model, arch, arg, mean, std, ""),
@@ -161,7 +167,10 @@ def certify(
             clever_images=clever_images,
             memory=memory,
             clever=CleverSettings.of(
-                R=clever_radius or 4 * max((first, *more)), Nb=clever_batches, Ns=clever_samples, seed=seed
+                clever_radius=4 * max((first, *more)) if clever_radius is None else clever_radius,
+                clever_batches=clever_batches,
+                clever_samples=clever_samples,
+                seed=seed,
             ),
             audit=AuditSettings.of(seed=seed, **({} if batch_size is None else {"batch_size": batch_size})),
             evaluation=EvaluationSettings.of(
@@ -203,7 +212,7 @@ def certify(
         if table is not None:
             from kdcompress.render.radii_table import radii_table
 
-            files[table] = radii_table(result, names.ids, names.labels).encode()
+            files[table] = radii_table(result, names.ids, names.labels).encode("utf-8", "surrogateescape")
         deliver(text, certification(result), format, files)
         if not result.gates_met:
             raise typer.Exit(EXIT_GATE_MISSED)

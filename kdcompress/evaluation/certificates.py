@@ -1,11 +1,10 @@
 """The first-order radius in a report: an estimate."""
 
-import math
-
 import torch
 from torch import nn
 
 from kdcompress.data import Split
+from kdcompress.evaluation.audit.numbers import finite, finite_median
 from kdcompress.evaluation.masking.gradients import has_gradients
 from kdcompress.maths.radii import first_order_radius
 from kdcompress.report import FirstOrder
@@ -25,5 +24,4 @@ def first_order(
     radii = torch.cat(
         [first_order_radius(model, x, y, norm).cpu() for x, y in images.batches(batch_size, device=device)]
     )
-    median = float(radii.quantile(0.5, interpolation="lower"))
-    return FirstOrder(norm=norm, median=median if math.isfinite(median) else None, n=len(radii))
+    return FirstOrder(norm=norm, median=finite_median(radii), radii=finite(radii), n=len(radii))

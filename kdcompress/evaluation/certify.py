@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ from kdcompress.evaluation.certificates import first_order
 from kdcompress.evaluation.clever import clever_scores
 from kdcompress.evaluation.evaluate import fingerprint
 from kdcompress.evaluation.kept import forget_old, key_of
+from kdcompress.evaluation.kept_scores import KeptScores
 from kdcompress.evaluation.loading import Loaded, load
 from kdcompress.evaluation.measure import identity, votes_folder
 from kdcompress.evaluation.smoothing.certified import smoothing
@@ -100,7 +102,13 @@ def _certified(
     keep_dir, size = how.keep_dir, how.forward_size
     right = predicted(model, images, batch_size=size, device=device) == images.labels
     few = images.subset(range(min(settings.clever_images, len(images))))
-    return CertifiedModel(
+    how_scored = settings.clever.model_dump() | {"norm": norm}
+
+    def kept(what: dict[str, Any]) -> Path | None:
+        return None if keep_dir is None else keep_dir / key_of(what | {"network": identity(loaded), "of": versions()})
+
+    scores = KeptScores(kept({"clever": how_scored}))
+    found = CertifiedModel(
         arch=loaded.record.arch,
         params=parameter_count(model),
         sha256=loaded.sha256,
@@ -115,6 +123,7 @@ def _certified(
             settings.clever,
             batch_size=size,
             device=device,
+            kept=scores,
             on_progress=_told(listener, name, "CLEVER"),
         )
         if "clever" in settings.kinds
@@ -138,13 +147,19 @@ def _certified(
             settings.radii,
             device=device,
             memory=None if settings.memory is None else int(settings.memory * 2**30),
-            folder=None if keep_dir is None else keep_dir / key_of({"bounds": identity(loaded), "of": versions()}),
+            folder=kept({"bounds": norm}),
             seed=how.seed,
             on_progress=_told(listener, name, "sound bounds"),
         )
         if "bounds" in settings.kinds
         else None,
     )
+    if scores.note is not None:
+        listener.note(f"{name}: {scores.note}")
+    for kind, estimate in (("first-order", found.first_order), ("clever", found.clever)):
+        if kind in settings.kinds and estimate is None:
+            listener.note(f"{name}: {kind} needs gradients, and this network has none")
+    return found
 
 
 def _audit(

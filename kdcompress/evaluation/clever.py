@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from kdcompress.data import Split
 from kdcompress.evaluation.audit.numbers import median, rounded
+from kdcompress.evaluation.kept_scores import NOT_KEPT, KeptScores
 from kdcompress.evaluation.masking.gradients import has_gradients
 from kdcompress.maths.clever import clever
 from kdcompress.maths.jacobian import logits_and_jacobian
@@ -26,6 +27,7 @@ def clever_scores(
     *,
     batch_size: int,
     device: torch.device,
+    kept: KeptScores = NOT_KEPT,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Clever | None:
     """The untargeted score of every image, over its `rivals` nearest classes by first order. Bounds nothing.
@@ -39,39 +41,50 @@ def clever_scores(
     x, y = next(images.batches(8, device=device))
     if not has_gradients(model, x, y):
         return None
-    scores, failed = [], 0
+    rows = []
     for number, (x, y) in enumerate(images.batches(1, device=device)):
-        rivals = nearest_rivals(model, x, y, norm, settings.rivals)
-        found, ends = clever(
-            model,
-            x[0],
-            int(y),
-            norm,
-            R=settings.R,
-            Nb=settings.Nb,
-            Ns=settings.Ns,
-            targets=rivals[0].tolist(),
-            batch_size=batch_size,
-            generator=generator(settings.seed, f"clever {number}"),
-        )
-        least = int(found.argmin())
-        scores.append(found[least])
-        failed += ends[least] == "largest"
+        with torch.no_grad():
+            logits = model(x)[0].float().cpu()
+        row = kept.load(number, x[0], logits)
+        if row is None:
+            row = _scored(model, x, y, norm, settings, batch_size, generator(settings.seed, f"clever {number}"))
+            kept.save(number, x[0], logits, row)
+        rows.append(row)
         on_progress(number + 1, len(images))
-    together = torch.stack(scores)
+    together, fitted = torch.stack(rows).unbind(1)
     return Clever(
         norm=norm,
-        R=settings.R,
-        Nb=settings.Nb,
-        Ns=settings.Ns,
-        rivals=rivals.shape[1],
+        R=settings.clever_radius,
+        Nb=settings.clever_batches,
+        Ns=settings.clever_samples,
+        rivals=min(settings.rivals, len(logits) - 1),
         seed=settings.seed,
         scores=rounded(together),
         median=median(together),
-        at_cap=int((together >= settings.R).sum()),
-        not_fitted=failed,
+        at_cap=int((together >= settings.clever_radius).sum()),
+        not_fitted=int((fitted == 0).sum()),
         n=len(images),
     )
+
+
+def _scored(
+    model: nn.Module, x: Tensor, y: Tensor, norm: Norm, settings: CleverSettings, batch_size: int, draws: Generator
+) -> Tensor:
+    """The least score of the image x (1, C, H, W) over its rivals, and whether it rests on a fit: (2,), float64."""
+    found, ends = clever(
+        model,
+        x[0],
+        int(y),
+        norm,
+        R=settings.clever_radius,
+        Nb=settings.clever_batches,
+        Ns=settings.clever_samples,
+        targets=nearest_rivals(model, x, y, norm, settings.rivals)[0].tolist(),
+        batch_size=batch_size,
+        generator=draws,
+    )
+    least = int(found.argmin())
+    return torch.tensor([float(found[least]), float(ends[least] != "largest")], dtype=torch.float64)
 
 
 def nearest_rivals(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, most: int) -> Tensor:

@@ -26,7 +26,7 @@ FORMAT = 2
 FORGOTTEN = 30 * 86_400.0
 """Seconds after which kept verdicts are removed by whichever evaluation comes by."""
 FOLDER = re.compile(r"[0-9a-f]{24}")
-FILE = re.compile(r"\.?(chunk-\d{5}|votes|verified)-[0-9a-f]{16,24}\.safetensors.*")
+FILE = re.compile(r"\.?(chunk-\d{5}|votes|verified|score)-[0-9a-f]{16,24}\.safetensors.*")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """How many draws a smoothed classifier's image is worth, and how many a verdict would take."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 from scipy.stats import norm as gaussian
 
 from kdcompress.maths.intervals import clopper_pearson_lower
+from kdcompress.maths.sequential import log_evidence_above
+from kdcompress.maths.sequential_radius import Method
 
 PILOT = 1000
 """Draws that choose an image's class and its number of draws."""
@@ -55,27 +59,35 @@ def _radius(p: float, n: NDArray[np.float64], alpha: float) -> NDArray[np.float6
     return found
 
 
-def draws_for_majority(count: int, n: int, alpha: float) -> int | None:
-    """The fewest draws that show a majority where the share of agreeing draws stays count / n; None where it is none.
+def draws_for_majority(count: int, n: int, alpha: float, method: Method = "fixed") -> int | None:
+    """About how many draws show a majority where the share of agreeing draws stays count / n; None where it is none.
 
     Found by doubling and halving; a share that is hardly over 1/2 takes more than 2^40, which is None too.
 
+    Args:
+        method: `fixed` and `adaptive` bound by Clopper and Pearson, `sequential` by the evidence of `radius_test`.
+
     >>> draws_for_majority(520, 1000, 0.001), draws_for_majority(500, 1000, 0.001)
     (6050, None)
+    >>> draws_for_majority(520, 1000, 0.001, "sequential")
+    11799
     """
     if 2 * count <= n:
         return None
     high = 1
-    while not _shows(count, n, high, alpha):
+    while not _shows(count, n, high, alpha, method):
         high *= 2
         if high > 2**40:
             return None
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _shows(count, n, middle, alpha) else (middle, high)
+        low, high = (low, middle) if _shows(count, n, middle, alpha, method) else (middle, high)
     return high
 
 
-def _shows(count: int, n: int, draws: int, alpha: float) -> bool:
-    return clopper_pearson_lower(count * draws // n, draws, alpha) > 0.5
+def _shows(count: int, n: int, draws: int, alpha: float, method: Method) -> bool:
+    agreeing = count * draws // n
+    if method == "sequential":
+        return bool(log_evidence_above(agreeing, draws, 0.5) >= -math.log(alpha))
+    return clopper_pearson_lower(agreeing, draws, alpha) > 0.5

@@ -52,6 +52,9 @@ The prior hardly matters, so that of `sequential` serves. What a larger n costs,
 """
 
 
+Method = Literal["fixed", "sequential", "adaptive"]
+
+
 @dataclass(frozen=True)
 class RadiusTest:
     """The tests of one grid of radii.
@@ -123,7 +126,7 @@ def sequential_cap(n: int, *, sigma: float, alpha: float) -> float:
     return float(sigma * gaussian.ppf(low))
 
 
-def cap_of(method: Literal["fixed", "sequential", "adaptive"], *, sigma: float, n: int, alpha: float) -> float:
+def cap_of(method: Method, *, sigma: float, n: int, alpha: float) -> float:
     """The largest radius that n draws can certify by a method, when all agree; 0 where they are too few for any."""
     return max(0.0, (sequential_cap if method == "sequential" else radius_cap)(n, sigma=sigma, alpha=alpha))
 

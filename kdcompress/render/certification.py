@@ -9,7 +9,7 @@ from kdcompress.render.audits import Rows, text_of
 from kdcompress.render.gates import gate_line
 from kdcompress.render.radii import Line, networks, sections
 from kdcompress.render.words import duration, title
-from kdcompress.threat import ThreatModel
+from kdcompress.threat import render_eps
 
 
 def certification(found: Certification) -> Group:
@@ -31,8 +31,9 @@ def certification(found: Certification) -> Group:
 
 def heading(found: Certification) -> str:
     """What was certified, on how many images of how many, where."""
-    data, threat = found.data, ThreatModel(found.threat_model.norm, found.threat_model.eps)
-    return f"{data.name}: {data.images} of {data.of} test images, {threat}, {found.device}"
+    data = found.data
+    balls = f"{found.threat_model.norm} {', '.join(map(render_eps, found.radii))}"
+    return f"{data.name}: {data.images} of {data.of} test images, {balls}, {found.device}"
 
 
 def reasons(found: Certification) -> tuple[str, ...]:

@@ -84,13 +84,17 @@ def _smoothing(models: list[ModelReport]) -> Iterator[Line]:
     for radius in sorted({radius for points in at for radius in points}):
         title = f"smoothed classifier: certified at L2 {radius:.3f}"
         yield _of_rates("smoothing", title, [points.get(radius) for points in at])
-    yield from _told(found, "smoothed classifier: average certified radius", lambda one: _digits(one.average_radius))
+    least = ", at least" if any(one.method == "sequential" for one in smoothed) else ""
+    title = f"smoothed classifier: average certified radius{least}"
+    yield from _told(found, title, lambda one: _digits(one.average_radius))
     yield from _told(found, "the network itself under that noise", lambda one: _share(one.noisy_accuracy))
     yield from _told(found, "smoothed classifier: abstained", _abstained)
     reasons = dict.fromkeys(cause.reason for one in smoothed for cause in one.reasons)
     for reason in reasons:
         yield from _told(found, f"  of them {reason}", lambda one, reason=reason: _count_of(one, reason))  # type: ignore[misc]
     yield from _told(found, "smoothed classifier: forward passes", lambda one: f"{one.draws:,}" if one.draws else "")
+    title = "  and to explain abstentions, at most"
+    yield from _told(found, title, lambda one: f"{one.diagnosis_draws:,}" if one.diagnosis_draws else "")
     for terms in dict.fromkeys(map(smoothing_terms, smoothed)):
         yield Line("smoothing", f"  {terms}", ("",) * len(models))
 

@@ -1,6 +1,6 @@
 """A certification's figures as lines, one column a network; each kind of radius by itself, with its guarantee."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kdcompress.certification import Certification, CertifiedModel
@@ -57,8 +57,8 @@ def sections(found: Certification) -> tuple[Section, ...]:
         "smoothing": _smoothing([model.smoothing for model in models]),
         "bounds": _bounds(models),
     }
-    lines = {kind: tuple(lines) for kind, lines in kinds.items()}
-    return tuple(Section(kind, GUARANTEES[kind], lines[kind]) for kind in kinds if lines[kind])
+    asked = found.settings["kinds"]
+    return tuple(Section(kind, GUARANTEES[kind], tuple(lines)) for kind, lines in kinds.items() if kind in asked)
 
 
 def radius(value: float | None) -> str:
@@ -71,20 +71,23 @@ def radius(value: float | None) -> str:
 
 
 def _first_order(found: list[FirstOrder | None]) -> Iterator[Line]:
-    if shown := next(filter(None, found), None):
-        cells = ("no gradients" if one is None else radius(one.median) for one in found)
-        yield Line(f"{shown.norm}, estimate: median of {shown.n}", tuple(cells))
+    yield _medians(found)
 
 
 def _clever(found: list[Clever | None]) -> Iterator[Line]:
-    if not (shown := next(filter(None, found), None)):
-        return
-    cells = ("no gradients" if one is None else radius(one.median) for one in found)
-    yield Line(f"{shown.norm}, estimate: median of {shown.n}", tuple(cells))
-    yield Line(
-        f"estimates at the largest there is, R = {shown.R:g}", _told(found, lambda one: f"{one.at_cap} of {one.n}")
-    )
-    yield Line(f"  Nb {shown.Nb}, Ns {shown.Ns}, seed {shown.seed}", ("",) * len(found))
+    yield _medians(found)
+    if shown := next(filter(None, found), None):
+        title = f"estimates cut off at R = {shown.R:g}, the radius that was sampled"
+        yield Line(title, _told(found, lambda one: f"{one.at_cap} of {one.n}"))
+        sampled = f"Nb {shown.Nb}, Ns {shown.Ns}, {shown.rivals} nearest rivals, seed {shown.seed}"
+        yield Line(f"  {sampled} (the source: 500, 1024; fewer points, larger estimates)", ("",) * len(found))
+
+
+def _medians(found: Sequence[FirstOrder | None] | Sequence[Clever | None]) -> Line:
+    """Of an estimate, a misclassified image counted as 0."""
+    shown = next((one for one in found if one is not None), None)
+    title = "no estimate" if shown is None else f"{shown.norm}, estimate: median of {shown.n}, misclassified as 0"
+    return Line(title, tuple("no gradients" if one is None else radius(one.median) for one in found))
 
 
 def _smoothing(found: list[Smoothing | None]) -> Iterator[Line]:
@@ -94,9 +97,15 @@ def _smoothing(found: list[Smoothing | None]) -> Iterator[Line]:
         points = (points.get(r) for points in at)
         yield Line(f"certified accuracy at L2 {r:.3f}", tuple("" if p is None else percent(p) for p in points))
     if shown:
-        yield Line("average certified radius", _told(found, lambda one: radius(one.average_radius)))
+        # A sequential test shows radii of the curve only, so that each image's is one from below.
+        title = "average certified radius" + (", at least" if shown[0].method == "sequential" else "")
+        yield Line(title, _told(found, lambda one: radius(one.average_radius)))
         yield Line("abstained", _told(found, lambda one: f"{one.abstained} of {len(one.predictions)}"))
         yield Line("forward passes", _told(found, lambda one: "" if one.draws is None else f"{one.draws:,}"))
+        if any(one.diagnosis_draws for one in shown):
+            yield Line(
+                "  and to explain abstentions, at most", _told(found, lambda one: f"{one.diagnosis_draws or 0:,}")
+            )
     for terms in dict.fromkeys(map(smoothing_terms, shown)):
         yield Line(f"  {terms}", ("",) * len(found))
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ def test_files_are_written_beside_the_report(found: Any) -> None:
     with (folder / "r.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
-    assert float(rows[0]["teacher_bounds_certified"]) > 0
+    assert float(rows[0]["teacher_bounds_certified_linf"]) > 0
     assert rows[0]["student_clever_estimate"] != "" and rows[5]["student_clever_estimate"] == ""
     assert "Proposition 2" in (folder / "r.html").read_text(encoding="utf-8")
 
@@ -93,7 +95,10 @@ def test_gates_decide_the_exit_code(
     [
         ([], ["certify needs a model file", "--teacher"]),
         (["MODEL", "--kinds", "ibp"], ["--kinds", "ibp"]),
-        (["MODEL", "--norm", "L1"], ["--norm L1", "Linf or L2"]),
+        (["MODEL", "--norm", "L1"], ["--norm", "'L1'", "'Linf', 'L2'"]),
+        (["MODEL", "--clever-radius", 0], ["--clever-radius", "got 0"]),
+        (["MODEL", "--clever-batches", 0], ["--clever-batches", "got 0"]),
+        (["MODEL", "--keep-dir", "MODEL"], ["--keep-dir must be a folder"]),
         (["MODEL", "--kinds", "clever", "--min-verified-accuracy", 0.5], ["needs bounds among --kinds", "got clever"]),
         (["MODEL", "--min-certified-accuracy", "9:0.5"], ["radius 9", "at most"]),
         (["MODEL", "--memory", 0], ["--memory", "got 0"]),
@@ -110,3 +115,21 @@ def test_what_cannot_be_certified_is_one_line(
     assert ran.stderr.count("\n") == 1, ran.stderr
     for part in said:
         assert part in ran.stderr
+
+
+def test_a_name_that_is_no_text_costs_no_output(run: Any, teacher: list[str], pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "data")
+    (odd,) = list((tmp_path / "data" / "test" / "north").iterdir())[:1]
+    odd.rename(odd.with_name(os.fsdecode(b"caf\xe9.png")))
+    out = [tmp_path / name for name in ("o.csv", "o.json", "o.html")]
+    ran = run(
+        *("certify", *teacher, "--data", tmp_path / "data", "--eps", "1/255", "--images", 16, "--kinds", "first-order"),
+        *("--device", "cpu", "--table", out[0], "--report", out[1], "--html", out[2]),
+    )
+    assert ran.code == 0, ran.stderr
+    assert b"caf\xe9.png" in out[0].read_bytes() and all(path.exists() for path in out)
+
+
+def test_a_certification_is_no_report_to_compare(run: Any, found: Any) -> None:
+    ran = run("compare", found[1] / "r.json", found[1] / "r.json")
+    assert ran.code == 2 and "found a certification of kdcompress certify" in ran.stderr

@@ -1,12 +1,14 @@
 """Gates: met, missed and undecided, by the point estimate and by the conservative end of the interval."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kdcompress.certification import CertifiedModel
 from kdcompress.errors import UsageError
-from kdcompress.gates import judge, refuse_impossible
-from kdcompress.maths.intervals import paired_difference
+from kdcompress.gates import certification_gates, judge, refuse_impossible, refuse_uncertifiable
+from kdcompress.maths.intervals import clopper_pearson, paired_difference
 from kdcompress.maths.sequential import decide
 from kdcompress.report import (
     Certified,
@@ -23,8 +25,13 @@ from kdcompress.report import (
     RobustRate,
     Smoothing,
     ThreatRecord,
+    Verified,
+    VerifiedAt,
 )
 from kdcompress.settings import (
+    CertifyGates,
+    CertifySettings,
+    CleverSettings,
     DataSettings,
     EvaluateSettings,
     EvaluationSettings,
@@ -311,3 +318,81 @@ def test_a_gate_on_a_figure_that_will_not_be_measured_is_refused(settings: Evalu
 )
 def test_a_gate_on_a_figure_that_will_be_measured_is_not(settings: EvaluateSettings) -> None:
     refuse_impossible(settings)
+
+
+def certified(verified: float, smoothed: float, n: int = 100) -> CertifiedModel:
+    """A network with verified accuracy at .1 and .2 and certified accuracy at 0 and .25: half as much at the second."""
+
+    def of(value: float) -> dict[str, float | int]:
+        low, high = clopper_pearson(round(value * n), n)
+        return {"value": value, "low": low, "high": high, "n": n}
+
+    return CertifiedModel(
+        arch="a",
+        params=1,
+        sha256="0",
+        clean_accuracy=Rate(**of(1.0)),
+        first_order=None,
+        clever=None,
+        smoothing=Smoothing(
+            **{"sigma": 0.25, "n0": 10, "n": 100, "alpha": 0.001, "cap": 1.0, "abstained": 0},
+            at=tuple(CertifiedRate(**of(smoothed / k), radius=radius) for k, radius in ((1, 0.0), (2, 0.25))),
+        ),
+        bounds=Verified(
+            **{"norm": "Linf", "tolerance": 0.02, "n": n},
+            at=tuple(
+                VerifiedAt(**of(verified / k), eps=eps, verified=round(verified * n / k), broken=0, wrong=0, open=0)
+                for k, eps in ((1, 0.1), (2, 0.2))
+            ),
+        ),
+    )
+
+
+def certifying(**gates: object) -> CertifySettings:
+    return CertifySettings(
+        student=ModelFile(path=Path("s")),
+        teacher=None,
+        data=DataSettings(data="digits"),
+        threat=ThreatSettings(eps="0.1"),
+        more_eps=("0.2",),
+        clever=CleverSettings(clever_radius=0.4),
+        evaluation=EvaluationSettings(attack="none", certify_images=0),
+        gates=CertifyGates(**gates),
+    )
+
+
+@pytest.mark.parametrize(
+    ("gates", "met"),
+    [
+        ({"min_verified_accuracy": 0.6}, True),
+        ({"min_verified_accuracy": 0.61}, False),
+        ({"min_verified_accuracy": 0.6, "gate_on": "bound"}, False),
+        ({"min_verified_accuracy": 0.49, "gate_on": "bound"}, True),  # Clopper-Pearson of 60 in 100 begins at .497
+        ({"min_certified_accuracy": "0.25:0.4"}, True),
+        ({"min_certified_accuracy": "0.25:0.41"}, False),
+        ({"min_certified_accuracy": "0:0.8"}, True),
+        ({"min_certified_accuracy": "0:0.8", "gate_on": "bound"}, False),
+    ],
+)
+def test_a_certificates_gate_is_judged_at_its_own_radius_and_by_what_it_says(gates: dict[str, Any], met: bool) -> None:
+    (gate,) = certification_gates(certifying(**gates), "student", certified(0.6, 0.8))
+    assert gate.met == met and gate.model == "student"
+
+
+@pytest.mark.parametrize("gates", [{"min_verified_accuracy": 0.0}, {"min_certified_accuracy": "0:0"}])
+def test_a_gate_on_a_figure_that_is_not_there_is_never_met(gates: dict[str, Any]) -> None:
+    nothing = certified(0.6, 0.8).model_copy(
+        update={
+            "smoothing": None,
+            "bounds": Verified(norm="Linf", unsupported="not supported: GELU", tolerance=0.02, n=4),
+        }
+    )
+    with pytest.raises(LookupError):
+        certification_gates(certifying(**gates), "student", nothing)
+
+
+def test_a_certificates_gate_needs_its_kind_and_a_radius_within_reach() -> None:
+    asked = certifying(min_verified_accuracy=0.5)
+    refuse_uncertifiable(asked)
+    with pytest.raises(UsageError, match="--min-verified-accuracy needs bounds among --kinds"):
+        refuse_uncertifiable(asked.model_copy(update={"kinds": ("smoothing",)}))

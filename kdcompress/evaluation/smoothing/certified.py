@@ -70,7 +70,8 @@ def smoothing(
     seen = predicted(model, images, batch_size=settings.forward_size, device=device)
     predictions = torch.tensor([answer.prediction for answer in answers])
     reached = torch.tensor([answer.radius for answer in answers], dtype=torch.float64)
-    right = predictions == images.labels
+    right, labels = predictions == images.labels, images.labels.tolist()
+    reasons, diagnosed = _reasons(model, images, settings, answers, seen, kept, device)
     return Smoothing(
         sigma=sigma,
         n0=_before(settings),
@@ -82,12 +83,13 @@ def smoothing(
         method=settings.smoothing,
         average_radius=float((reached * right).mean()),
         noisy_accuracy=float(
-            np.mean([_share(answer, label) for answer, label in zip(answers, images.labels.tolist(), strict=True)])
+            np.mean([share_of(label, answer.choosing) for answer, label in zip(answers, labels, strict=True)])
         ),
         predicted=_predicted(answers, images.labels, alpha) if settings.smoothing == "fixed" else None,
         turned=int((~right & (predictions != ABSTAIN) & (seen == images.labels)).sum()),
-        reasons=_reasons(model, images, settings, answers, seen, kept, device),
+        reasons=reasons,
         draws=sum(answer.draws for answer in answers),
+        diagnosis_draws=diagnosed,
         predictions=tuple(predictions.tolist()),
         radii=tuple(reached.tolist()),
     )
@@ -120,12 +122,6 @@ def _curve(reached: Tensor, right: Tensor, radii: Sequence[float]) -> tuple[Cert
     return tuple(CertifiedRate(**rate(right & (reached >= radius)).model_dump(), radius=radius) for radius in radii)
 
 
-def _share(answer: Answer, label: int) -> float:
-    """Of all votes for an image, those for its label."""
-    right = sum(share_of(label, counts) * counts.sum() for counts in (answer.choosing, answer.bounding) if len(counts))
-    return float(right / answer.draws)
-
-
 def _predicted(answers: Sequence[Answer], labels: Tensor, alpha: float) -> Rate:
     """PREDICT's accuracy with the n draws that CERTIFY took its bound from."""
     found = [voted(torch.from_numpy(np.append(answer.bounding, 0)), alpha) for answer in answers]
@@ -140,8 +136,9 @@ def _reasons(
     seen: Tensor,
     kept: Callable[[Noise], KeptVotes],
     device: torch.device,
-) -> tuple[Abstention, ...]:
-    """The abstentions explained, by more votes where a test gave up after a few, and by votes at half the noise."""
+) -> tuple[tuple[Abstention, ...], int]:
+    """The abstentions explained, by more votes where a test gave up after a few, and by votes at half the noise; and
+    how many votes that took, some of which may have lain there."""
     before, sigma, seed = _before(settings), settings.sigma, settings.seed
     silent = [number for number, answer in enumerate(answers) if answer.prediction == ABSTAIN]
 
@@ -169,7 +166,8 @@ def _reasons(
     spread = [number for number, image in undecided.items() if not image.has_majority]
     for number, calmer in votes_of(spread, Noise(sigma / 2, seed), settings.n0).items():
         undecided[number] = replace(undecided[number], calmer=np.bincount(calmer))
-    return explained(list(undecided.values()), sigma=sigma, alpha=settings.alpha)
+    draws = len(few) * (before + DIAGNOSED) + len(spread) * settings.n0
+    return explained(list(undecided.values()), settings.smoothing, sigma=sigma, alpha=settings.alpha), draws
 
 
 def _votes(n: int) -> Procedure[Votes]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kdcompress.data import Split
 from kdcompress.devices import out_of_memory
+from kdcompress.errors import CheckpointError
 from kdcompress.evaluation.smoothing.kept import NOWHERE, KeptVotes
 from kdcompress.maths.randomness import generator
 
@@ -92,6 +93,9 @@ def ask(
         procedure: image number -> what is asked of it.
         batch_size: draws a forward; halved where memory runs out on an accelerator.
         on_progress: (images answered, images).
+
+    Raises:
+        CheckpointError: if the network answers NaN or infinity to a noisy image: that is no vote.
     """
     answers: dict[int, T] = {}
     waiting = _opened(images, procedure, device, kept)
@@ -154,6 +158,12 @@ def _forward(model: nn.Module, at_work: list[_Image[T]], noise: Noise, batch_siz
         if room == 0:
             break
     with torch.inference_mode():
-        seen = model(torch.cat(inputs)).argmax(1).cpu()
+        logits = model(torch.cat(inputs))
+    if not bool(logits.isfinite().all()):  # of which argmax would make a vote for class 0
+        raise CheckpointError(
+            f"the network answers NaN or infinity to {at_work[0].name} or a neighbour under noise of sigma "
+            f"{noise.sigma:g}: smoothing cannot certify it; leave it out (evaluate --certify-images 0, certify --kinds)"
+        )
+    seen = logits.argmax(1).cpu()
     for (image, _), votes in zip(owners, seen.split([count for _, count in owners]), strict=True):
         image.votes.extend(votes.tolist())

@@ -11,6 +11,9 @@ from kdcompress.render.html.propositions import gap_over_bound, terms_of_bound
 from kdcompress.render.radii import Line, networks, sections
 from kdcompress.render.words import title
 
+NOT_ABOUT_IT = {"evaluation.attack", "evaluation.masking", "evaluation.chunk", "evaluation.certify_images"}
+"""Settings of `evaluate`, which a certification does not ask."""
+
 
 def page(found: Certification) -> str:
     """One HTML file that needs nothing else: no script, no request; readable in the dark and on paper.
@@ -29,7 +32,7 @@ def page(found: Certification) -> str:
         abstentions=reasons(found),
         audit=None if found.audit is None else text_of(found.audit),
         drift=drift(found),
-        settings=list(flat(found.settings)),
+        settings=[(name, value) for name, value in flat(found.settings) if name not in NOT_ABOUT_IT],
     )
 
 

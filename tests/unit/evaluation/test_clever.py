@@ -1,11 +1,14 @@
 """CLEVER in a report."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from kdcompress.data import Split
 from kdcompress.evaluation.clever import clever_scores, nearest_rivals
+from kdcompress.evaluation.kept_scores import KeptScores
 from kdcompress.maths.radii import first_order_radius
 from kdcompress.report import Clever
 from kdcompress.settings import CleverSettings
@@ -14,12 +17,12 @@ CPU = torch.device("cpu")
 
 
 def scores(model: nn.Module, images: Split, batch_size: int = 64, **settings: object) -> Clever | None:
-    chosen = CleverSettings(**({"R": 0.2, "Nb": 5, "Ns": 4} | settings))  # type: ignore[arg-type]
+    chosen = CleverSettings(**({"clever_radius": 0.2, "clever_batches": 5, "clever_samples": 4} | settings))  # type: ignore[arg-type]
     return clever_scores(model, images, "Linf", chosen, batch_size=batch_size, device=CPU)
 
 
 def test_on_a_linear_network_every_score_is_the_distance_up_to_the_radius(bright: nn.Module, greys: Split) -> None:
-    found = scores(bright, greys, R=0.1)
+    found = scores(bright, greys, clever_radius=0.1)
     assert found is not None
     distance = (torch.arange(91, 166, 3).double() / 255 - 0.5).abs().clamp_max(0.1)
     distance[-1] = 0  # misclassified
@@ -34,11 +37,14 @@ def test_the_batch_and_the_images_that_follow_change_nothing(greys: Split) -> No
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 5)).eval().requires_grad_(False)
     few = greys.subset([3, 8, 20])
-    whole, part = scores(model, few, Nb=20), scores(model, few.subset([0, 1]), batch_size=3, Nb=20)
+    whole, part = (
+        scores(model, few, clever_batches=20),
+        scores(model, few.subset([0, 1]), batch_size=3, clever_batches=20),
+    )
     assert whole is not None and part is not None
     assert whole.scores[:2] == pytest.approx(part.scores, rel=1e-4)
-    again = scores(model, few, Nb=20)
-    assert again == whole and scores(model, few, Nb=20, seed=1) != whole
+    again = scores(model, few, clever_batches=20)
+    assert again == whole and scores(model, few, clever_batches=20, seed=1) != whole
 
 
 def test_a_network_without_gradients_has_no_score(greys: Split) -> None:
@@ -65,3 +71,45 @@ def test_the_nearest_rivals_hold_the_first_order_radius_and_those_ahead_come_fir
     wrong = f.topk(2, 1).indices[:, 1]
     assert torch.equal(nearest_rivals(model, x, wrong, "L2", 9)[:, 0], y)
     assert nearest_rivals(model, x, y, "L2", 9).shape == (8, 5)
+
+
+class Counted(nn.Module):
+    """Counts the points it sees."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.count = inner, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += len(x)
+        logits: torch.Tensor = self.inner(x)
+        return logits
+
+
+def test_a_score_that_was_kept_is_not_sampled_again_unless_the_network_changed(greys: Split, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 5)).eval().requires_grad_(False)
+    few, network = greys.subset([3, 8]), Counted(inner)
+    chosen = CleverSettings(clever_radius=0.2, clever_batches=5, clever_samples=4)
+
+    def run() -> tuple[Clever | None, int]:
+        network.count = 0
+        found = clever_scores(network, few, "Linf", chosen, batch_size=64, device=CPU, kept=KeptScores(tmp_path))
+        return found, network.count
+
+    first, all_of_them = run()
+    again, hardly_any = run()
+    assert again == first and hardly_any < all_of_them / 4
+    with torch.no_grad():
+        inner[3].weight.mul_(-1)  # type: ignore[union-attr, operator]
+    changed, sampled = run()
+    assert changed != first and sampled == all_of_them
+
+
+def test_where_scores_cannot_be_kept_it_is_said_and_they_are_found(greys: Split, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    kept = KeptScores(tmp_path / "file" / "folder")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2)).eval().requires_grad_(False)
+    chosen = CleverSettings(clever_radius=0.2, clever_batches=5, clever_samples=4)
+    found = clever_scores(model, greys.subset([0]), "Linf", chosen, batch_size=64, device=CPU, kept=kept)
+    assert found is not None and kept.note is not None and "cannot be kept" in kept.note

@@ -77,4 +77,26 @@ def test_the_table_keeps_each_kind_in_its_own_column() -> None:
     first, _, third, _ = csv.DictReader(io.StringIO(text, newline=""))
     assert first["student_clever_estimate"] == "0.02" and third["student_clever_estimate"] == ""
     assert third["teacher_smoothing_answer"] == "abstains"
-    assert (first["teacher_bounds_certified"], first["student_bounds_certified"]) == ("0.009", "")
+    assert [row["student_first_order_estimate"] for row in (first, third)] == ["0.012", "0.0"]
+    assert (first["teacher_bounds_certified_linf"], first["student_bounds_certified_linf"]) == ("0.009", "")
+
+
+def test_a_kind_that_was_asked_for_and_not_to_be_had_says_so() -> None:
+    found = certification()
+    none = {
+        name: model.model_copy(update={"first_order": None, "clever": None}) for name, model in found.models.items()
+    }
+    sections_of = {one.kind: one for one in sections(found.model_copy(update={"models": none}))}
+    for kind in ("first-order", "clever"):
+        assert sections_of[kind].lines[0].cells == ("no gradients", "no gradients")
+    fewer = found.model_copy(update={"settings": {"kinds": ["smoothing"]}})
+    assert [one.kind for one in sections(fewer)] == ["smoothing"]
+
+
+def test_by_the_sequential_test_the_average_radius_is_one_from_below() -> None:
+    (section,) = (one for one in sections(certification()) if one.kind == "smoothing")
+    assert "average certified radius, at least" in [line.title for line in section.lines]
+
+
+def test_the_heading_names_every_radius() -> None:
+    assert "Linf 1/255, 2/255" in text_of(certification())

@@ -74,7 +74,7 @@ def test_a_network_that_bears_half_the_noise_has_too_large_a_sigma(method: str) 
 @pytest.mark.parametrize("method", ["fixed", "sequential", "adaptive"])
 def test_a_network_that_is_right_and_bears_no_noise_was_not_trained_with_it(method: str) -> None:
     cause = only(seen(Ball(0.1), method=method))
-    assert cause.reason == "not trained with noise" and "--noise-sigma" in cause.finding
+    assert cause.reason == "untrained for noise" and "--noise-sigma" in cause.finding
 
 
 def test_the_same_network_is_unsure_where_it_is_wrong_without_noise_too() -> None:
@@ -100,7 +100,7 @@ def test_so_few_draws_that_none_can_certify_are_too_few_however_sure_the_network
 def test_a_class_that_few_first_draws_chose_wrongly_is_told_apart() -> None:
     image = Undecided(np.array([0, 3]), np.array([900, 100]), seen=0, label=0)
     assert reason(image) == "wrong class chosen"
-    (told,) = explained([image], sigma=SIGMA, alpha=0.001)
+    (told,) = explained([image], "sequential", sigma=SIGMA, alpha=0.001)
     assert "--n0" in told.finding
 
 
@@ -127,17 +127,29 @@ def test_reasons_add_up_to_the_abstentions_in_a_fixed_order() -> None:
             Undecided(few, leaning, seen=0, label=0),
             Undecided(few, leaning, seen=0, label=1),
         ],
+        "sequential",
         sigma=SIGMA,
         alpha=0.001,
     )
     assert [(cause.reason, cause.images) for cause in found] == [
         ("too few draws", 2),
         ("sigma too large", 1),
-        ("not trained with noise", 1),
+        ("untrained for noise", 1),
     ]
 
 
 def test_a_lead_too_small_for_any_number_of_draws_is_said_to_be() -> None:
     close = np.array([300_001, 300_000])  # 2^40 draws tell 1.5e-6 from nothing
-    (told,) = explained([Undecided(np.array([1]), close, seen=0, label=0)], sigma=SIGMA, alpha=0.001)
+    (told,) = explained([Undecided(np.array([1]), close, seen=0, label=0)], "fixed", sigma=SIGMA, alpha=0.001)
     assert told.finding == "one class leads, by too little for any number of draws"
+
+
+def test_how_many_draws_it_would_take_is_told_for_the_method_that_is_used() -> None:
+    leaning = Undecided(np.array([60, 40]), np.array([550, 450]), seen=0, label=0)
+    (one,) = explained([leaning], "sequential", sigma=SIGMA, alpha=0.001)
+    (other,) = explained([leaning], "fixed", sigma=SIGMA, alpha=0.001)
+    needed = draws_for_majority(550, 1000, 0.001, "sequential")
+    assert needed is not None and f"about {needed:,} draws" in one.finding and "--seed" not in one.finding
+    fewer = draws_for_majority(550, 1000, 0.001, "fixed")
+    assert fewer is not None and fewer < needed and f"about {fewer:,} draws" in other.finding
+    assert "another --seed" in other.finding  # the same draws once more would be a second look at them

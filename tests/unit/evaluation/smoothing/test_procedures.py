@@ -129,3 +129,11 @@ def test_sequential_never_draws_more_than_n_and_looks_ever_further_apart() -> No
 
 def test_the_smaller_of_two_classes_with_as_many_votes_is_chosen() -> None:
     assert most_voted(np.array([2, 1, 1, 2, 0], dtype=np.int16)) == 1
+
+
+def test_the_sequential_test_looks_at_none_of_the_draws_that_chose_the_class() -> None:
+    first, others = np.ones(20, dtype=np.int16), np.zeros(6000, dtype=np.int16)
+    found = answered(by_sequence(n0=20), np.concatenate([first, others]))
+    # Of the others not one is for class 1; with the first counted among them 20 of the first 50 would be.
+    assert (found.prediction, found.radius) == (ABSTAIN, 0.0)
+    assert found.bounding.tolist() == [50]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcompress.data import Split
+from kdcompress.errors import CheckpointError
 from kdcompress.evaluation.smoothing import votes as votes_module
 from kdcompress.evaluation.smoothing.kept import NOWHERE, KeptVotes
 from kdcompress.evaluation.smoothing.votes import BLOCK, Noise, Procedure, Votes, ask
@@ -236,3 +237,16 @@ def test_votes_have_the_rate_of_the_stated_noise(bright: nn.Module, greys: Split
     p = 1 - torch.distributions.Normal(97 / 255, NOISE.sigma / 3).cdf(torch.tensor(0.5))
     # Four standard errors: once in 16,000 seeds.
     assert abs(np.mean(found) - float(p)) < 4 * float((p * (1 - p) / 20_000).sqrt())
+
+
+def test_an_answer_that_is_no_number_is_no_vote(greys: Split) -> None:
+    class Root(nn.Module):
+        """Fine on images, NaN on what noise makes of them."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            f = x.sqrt().flatten(1).sum(1)
+            return torch.stack([f, -f], 1)
+
+    with pytest.raises(CheckpointError, match=r"NaN or infinity .* noise of sigma 0\.5") as caught:
+        asked(Root(), greys)
+    assert "\n" not in str(caught.value)
