@@ -10,7 +10,7 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor, nn
 
-from kdcompress.attacks.pgd import perturb
+from kdcompress.attacks.inner import perturb
 from kdcompress.devices import LAYOUT, device_name, resolve_device
 from kdcompress.engine import Alignment, exact
 from kdcompress.engine.compiled import compiled
@@ -105,7 +105,7 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
         def step(student: nn.Module) -> Terms:
             if not kept:
                 kept.append(known())
-            return recipe.terms(student, x, y, *kept[0])
+            return recipe.terms(student, recipe.weights(1, 1), x, y, *kept[0])
 
         return step
 

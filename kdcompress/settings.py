@@ -138,24 +138,82 @@ class RunSettings(Settings):
     noise_sigma: NonNegative = 0.0
 
 
-class LossSettings(Settings):
-    """Eq. 13 and 14, and where they are taken. Measured choices: see `kdcompress.training.recipes.AUTO_IGA`."""
+RECIPES: dict[str, dict[str, Any]] = {
+    "kd": {"input_noise": "none", "iga_weight": 0.0},
+    "kdiga": {"input_noise": "none"},
+    "kdiga-noise": {},
+    "kdiga-adv": {"inner_attack": "ce"},
+    "ard": {"inner_attack": "ce", "iga_weight": 0.0, "temperature": 30.0, "labels_at": "x", "soft_labels_at": "x"},
+    "rslad": {
+        **{"inner_attack": "kl", "iga_weight": 0.0, "kl_weight": 5 / 6, "clean_weight": 1 / 6},
+        **{"labels_at": "x", "soft_labels_at": "x"},
+    },
+    "iad": {"inner_attack": "ce", "iga_weight": 0.0, "self_weight": 1.0, "labels_at": "x"},
+    "adaad": {"inner_attack": "adaptive", "iga_weight": 0.0, "labels_at": "x"},
+    "igdm": {"inner_attack": "adaptive", "iga_weight": 0.0, "igdm_weight": 1.0, "labels_at": "x"},
+}
+"""What a recipe asks for where nothing else is: its paper's weights for CIFAR-10. Equations and sources:
+`kdcompress.training.recipes.distillation`."""
 
+
+class LossSettings(Settings):
+    """Which terms, their weights, and where they are taken: x, or z = x + d from an inner attack.
+
+    What is not given is the recipe's. Measured choices: see `kdcompress.training.recipes.iga_weight`.
+
+    Attributes:
+        clean_weight: of T^2 KL(teacher || student) at x, beside that at z.
+        self_weight, trust_power: IAD's: of the student's own answer at x, and the power of the teacher's confidence.
+        igdm_weight: rises over the whole run, as in its source.
+        iga_every: the gradient term in every so many steps, so many times its weight.
+        labels_at, soft_labels_at: where CE is taken, and where the teacher is asked.
+    """
+
+    recipe: Literal["kd", "kdiga", "kdiga-noise", "kdiga-adv", "ard", "rslad", "iad", "adaad", "igdm"] = "kdiga-noise"
     ce_weight: NonNegative = 0.0
     kl_weight: NonNegative = 1.0
+    clean_weight: NonNegative = 0.0
+    self_weight: NonNegative = 0.0
+    igdm_weight: NonNegative = 0.0
     iga_weight: NonNegative | Literal["auto"] = "auto"
     iga_ramp: Fraction = 0.3
+    iga_every: Annotated[int, Field(ge=1)] = 1
     align: Literal["ce", "jacobian"] = "ce"
     iga_norm: Literal["l2", "l1"] = "l2"
     iga_micro_batch: Annotated[int, Field(ge=2)] | None = None
     iga_mode: Literal["auto", "exact", "compiled", "finite-difference"] = "auto"
     temperature: Positive = 1.0
+    trust_power: NonNegative = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     input_noise: Literal["uniform", "none"] = "uniform"
+    inner_attack: Literal["none", "ce", "kl", "adaptive"] = "none"
+    inner_steps: Annotated[int, Field(ge=1)] = 10
+    labels_at: Literal["x", "z"] = "z"
+    soft_labels_at: Literal["x", "z"] = "z"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_recipe_fills_the_gaps(cls, given: dict[str, Any]) -> dict[str, Any]:
+        recipe = RECIPES.get(given.get("recipe", "kdiga-noise"), {})
+        filled = recipe | {name: value for name, value in given.items() if value is not None}
+        if filled.get("inner_attack", "none") != "none":
+            filled.setdefault("input_noise", "none")
+        return filled
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> Self:
-        if self.ce_weight == self.kl_weight == self.iga_weight == 0:
+        weights = (
+            *(self.ce_weight, self.kl_weight, self.clean_weight, self.self_weight, self.igdm_weight),
+            self.iga_weight,
+        )
+        if not any(weights):
             raise UsageError("one of --ce-weight, --kl-weight and --iga-weight must be over 0, got 0 for all")
+        if self.inner_attack == "none":
+            for option, weight in (("--self-weight", self.self_weight), ("--igdm-weight", self.igdm_weight)):
+                if weight > 0:
+                    raise UsageError(f"{option} is about what an inner attack finds; add --inner-attack")
+        elif self.input_noise != "none":
+            raise UsageError("--input-noise is for losses at x; an inner attack takes its place: leave one of them out")
         return self
 
 
@@ -304,24 +362,61 @@ class DistillSettings(PairSettings):
     cache: CacheSettings = CacheSettings()
     check: TeacherCheckSettings = TeacherCheckSettings()
 
+    @model_validator(mode="after")
+    def _losses_that_go_together(self) -> Self:
+        loss = self.loss
+        if loss.inner_attack == "none":
+            return self
+        if self.run.noise_sigma > 0:
+            raise UsageError(
+                "--noise-sigma is for losses at x: leave it out, or the inner attack (--inner-attack none)"
+            )
+        fixed = loss.soft_labels_at == "x" and loss.inner_attack != "adaptive"
+        if self.cache.cache_teacher and not (fixed and loss.iga_weight == loss.igdm_weight == 0):
+            raise UsageError(
+                "--cache-teacher keeps what the teacher says of fixed views, and this loss asks it at inputs that an "
+                "inner attack finds anew; leave it out, or take --recipe ard or rslad"
+            )
+        return self
+
+
+TRAIN_STEPS = {"at": 7, "trades": 10, "fast": 1, "noise": 0}
+"""PGD steps of each recipe's inner attack, as its paper has them for CIFAR-10."""
+
 
 class TrainSettings(Settings):
-    """Everything `kdcompress train` was asked for: a network trained without a teacher."""
+    """Everything `kdcompress train` was asked for: a network trained without a teacher.
 
-    recipe: Literal["at", "noise"] = "at"
+    Attributes:
+        attack_steps: None: the recipe's.
+        beta: TRADES's weight of the divergence.
+    """
+
+    recipe: Literal["at", "trades", "fast", "noise"] = "at"
     model: str
     model_args: dict[str, Any] = {}
     model_stride: Annotated[int, Field(ge=1)] | None = None
     data: DataSettings
     threat: ThreatSettings
-    attack_steps: Annotated[int, Field(ge=1)] = 7
+    attack_steps: Annotated[int, Field(ge=1)] | None = None
+    beta: Positive = 6.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     run: RunSettings = RunSettings()
 
+    @property
+    def steps(self) -> int:
+        """Of the inner attack."""
+        return self.attack_steps or TRAIN_STEPS[self.recipe]
+
     @model_validator(mode="after")
-    def _norm_for_training(self) -> Self:
+    def _a_recipe_that_can_be_followed(self) -> Self:
         refuse_norm(self.threat)
         if self.recipe == "noise" and self.run.noise_sigma == 0:
             raise UsageError("--recipe noise trains on noisy images: say how noisy with --noise-sigma, such as 0.25")
+        if self.recipe == "fast" and self.steps > 1:
+            raise UsageError(f"--recipe fast takes one step, got --attack-steps {self.steps}; --recipe at takes more")
+        if self.recipe == "trades" and self.run.noise_sigma > 0:
+            raise UsageError("--noise-sigma is for --recipe at, fast and noise; leave it out with trades")
         return self
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdcompress.attacks.pgd import perturb
+from kdcompress.attacks.inner import perturb
 from kdcompress.data import Split
 from kdcompress.maths.randomness import generator
 from kdcompress.models.students import create_student

@@ -41,23 +41,11 @@ def pgd(
         best = torch.where(better.view(-1, 1, 1, 1), x, best)
         best_loss, fooled = torch.where(better, loss, best_loss), fooled | wrong
         if step < steps:
-            x = into_ball(inputs, x - inputs + a * steepest(_free(gradient, x, threat), threat.norm), threat)
+            x = into_ball(inputs, x - inputs + a * steepest(free(gradient, x, threat), threat.norm), threat)
     return best
 
 
-def perturb(
-    model: nn.Module, inputs: Tensor, labels: Tensor, threat: ThreatModel, *, steps: int, generator: Generator
-) -> Tensor:
-    """The last PGD iterate: what adversarial training (and an inner attack) needs, in `steps` forward-backwards."""
-    a = 2.5 * threat.eps / steps
-    x = into_ball(inputs, uniform_in_ball(inputs, threat, generator), threat)
-    for _ in range(steps):
-        _, gradient = logits_and_input_gradient(model, x, labels, create_graph=False)
-        x = into_ball(inputs, x - inputs + a * steepest(_free(gradient, x, threat), threat.norm), threat)
-    return x
-
-
-def _free(gradient: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
+def free(gradient: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
     """Under L1, which moves few entries at a time: zero where x would leave [0,1], a step for nothing."""
     if threat.norm != "L1":
         return gradient

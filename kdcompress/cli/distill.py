@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from kdcompress.cli import options
+from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
-from kdcompress.cli.options import CACHE, LOSS, STUDENT, TEACHER, Format, default
+from kdcompress.cli.options import CACHE, STUDENT, TEACHER, Format, default
 from kdcompress.cli.output import emit, stderr
 from kdcompress.settings import (
     CacheSettings,
@@ -43,60 +43,24 @@ def distill(
     data_dir: options.DataDir = None,
     image_size: options.ImageSize = None,
     train_images: options.TrainImages = None,
-    ce_weight: Annotated[float, typer.Option(help="Weight of the cross-entropy.", rich_help_panel=LOSS)] = default(
-        LossSettings, "ce_weight"
-    ),
-    kl_weight: Annotated[
-        float, typer.Option(help="Weight of T^2 KL(teacher || student).", rich_help_panel=LOSS)
-    ] = default(LossSettings, "kl_weight"),
-    iga_weight: Annotated[
-        str,
-        typer.Option(
-            help="Weight of the input-gradient distance (eq. 14). auto scales it by eps and the image size; "
-            "0 is plain KD, at KD's cost.",
-            rich_help_panel=LOSS,
-        ),
-    ] = default(LossSettings, "iga_weight"),
-    iga_ramp: Annotated[
-        float, typer.Option(help="Share of the run over which that weight rises from 0.", rich_help_panel=LOSS)
-    ] = default(LossSettings, "iga_ramp"),
-    align: Annotated[
-        str,
-        typer.Option(
-            help="Whose input gradients are aligned: ce as in eq. 14, or jacobian, random combinations of the logits.",
-            rich_help_panel=LOSS,
-        ),
-    ] = default(LossSettings, "align"),
-    iga_norm: Annotated[
-        str,
-        typer.Option(
-            help="Norm of that distance: l2 is eq. 14's, l1 the dual norm of Linf, as in (26).", rich_help_panel=LOSS
-        ),
-    ] = default(LossSettings, "iga_norm"),
-    iga_mode: Annotated[
-        str,
-        typer.Option(
-            help="How it is computed: exact, compiled, finite-difference; auto takes the fastest exact way.",
-            rich_help_panel=LOSS,
-        ),
-    ] = default(LossSettings, "iga_mode"),
-    iga_micro_batch: Annotated[
-        int | None,
-        typer.Option(
-            help="The most images in memory at once; a batch goes through in parts. "
-            "Default: all, and halves where memory runs out.",
-            rich_help_panel=LOSS,
-        ),
-    ] = default(LossSettings, "iga_micro_batch"),
-    temperature: Annotated[float, typer.Option(help="T of the KL term.", rich_help_panel=LOSS)] = default(
-        LossSettings, "temperature"
-    ),
-    input_noise: Annotated[
-        str,
-        typer.Option(
-            help="Take the loss at x plus uniform noise in the ball, or at x: uniform or none.", rich_help_panel=LOSS
-        ),
-    ] = default(LossSettings, "input_noise"),
+    recipe: loss_options.Recipe = default(LossSettings, "recipe"),
+    ce_weight: loss_options.CeWeight = None,
+    kl_weight: loss_options.KlWeight = None,
+    clean_weight: loss_options.CleanWeight = None,
+    self_weight: loss_options.SelfWeight = None,
+    igdm_weight: loss_options.IgdmWeight = None,
+    iga_weight: loss_options.IgaWeight = None,
+    iga_ramp: loss_options.IgaRamp = default(LossSettings, "iga_ramp"),
+    iga_every: loss_options.IgaEvery = default(LossSettings, "iga_every"),
+    align: loss_options.Align = default(LossSettings, "align"),
+    iga_norm: loss_options.IgaNorm = default(LossSettings, "iga_norm"),
+    iga_mode: loss_options.IgaMode = default(LossSettings, "iga_mode"),
+    iga_micro_batch: loss_options.IgaMicroBatch = default(LossSettings, "iga_micro_batch"),
+    temperature: loss_options.Temperature = None,
+    label_smoothing: loss_options.LabelSmoothing = default(LossSettings, "label_smoothing"),
+    input_noise: loss_options.InputNoise = None,
+    inner_attack: loss_options.InnerAttack = None,
+    inner_steps: loss_options.InnerSteps = default(LossSettings, "inner_steps"),
     epochs: options.Epochs = default(RunSettings, "epochs"),
     batch_size: options.BatchSize = default(RunSettings, "batch_size"),
     lr: options.Lr = default(RunSettings, "lr"),
@@ -126,7 +90,7 @@ def distill(
     overwrite: options.Overwrite = False,
     format: options.FormatOption = Format.table,
 ) -> None:
-    """Train a small timm student that keeps a robust teacher's robustness (KDIGA; KD with --iga-weight 0).
+    """Train a small timm student that keeps a robust teacher's robustness (KDIGA unless --recipe says otherwise).
 
     Example: kdcompress distill --teacher robust.pt --teacher-mean 0.49,0.48,0.45 --teacher-std 0.25,0.24,0.26
     --student resnet18 --data cifar10/ --eps 8/255 --out student/
@@ -143,16 +107,24 @@ def distill(
             data=DataSettings.of(data=data, data_dir=data_dir, image_size=image_size, train_images=train_images),
             threat=ThreatSettings.of(norm=norm, eps=eps),
             loss=LossSettings.of(
+                recipe=recipe,
                 ce_weight=ce_weight,
                 kl_weight=kl_weight,
+                clean_weight=clean_weight,
+                self_weight=self_weight,
+                igdm_weight=igdm_weight,
                 iga_weight=iga_weight,
                 iga_ramp=iga_ramp,
+                iga_every=iga_every,
                 align=align,
                 iga_norm=iga_norm,
                 iga_micro_batch=iga_micro_batch,
                 iga_mode=iga_mode,
                 temperature=temperature,
+                label_smoothing=label_smoothing,
                 input_noise=input_noise,
+                inner_attack=inner_attack,
+                inner_steps=inner_steps,
             ),
             cache=CacheSettings.of(
                 cache_teacher=cache_teacher,

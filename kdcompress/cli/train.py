@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kdcompress.cli import options
+from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import TRAINING, Format, default
 from kdcompress.cli.output import emit, stderr
@@ -19,15 +19,20 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="at: PGD adversarial training (Madry et al. 2018); noise: on noisy images (Cohen et al. 2019), with "
-            "--noise-sigma.",
+            help="at: PGD adversarial training (Madry et al. 2018); trades (Zhang et al. 2019); fast: one step from a "
+            "random start (Wong et al. 2020); noise: on noisy images (Cohen et al. 2019), with --noise-sigma.",
             rich_help_panel=TRAINING,
         ),
     ] = default(TrainSettings, "recipe"),
     norm: options.NormOption = "Linf",
     attack_steps: Annotated[
-        int, typer.Option(help="PGD steps of the inner attack.", rich_help_panel=TRAINING)
-    ] = default(TrainSettings, "attack_steps"),
+        int | None,
+        typer.Option(help="PGD steps of the inner attack. Default: at 7, trades 10, fast 1.", rich_help_panel=TRAINING),
+    ] = None,
+    beta: Annotated[float, typer.Option(help="Weight of trades's KL term.", rich_help_panel=TRAINING)] = default(
+        TrainSettings, "beta"
+    ),
+    label_smoothing: loss_options.LabelSmoothing = default(TrainSettings, "label_smoothing"),
     model_arg: options.StudentArg = None,
     model_stride: options.StudentStride = None,
     data_dir: options.DataDir = None,
@@ -61,6 +66,8 @@ def train(
             data=DataSettings.of(data=data, data_dir=data_dir, image_size=image_size, train_images=train_images),
             threat=ThreatSettings.of(norm=norm, eps=eps),
             attack_steps=attack_steps,
+            beta=beta,
+            label_smoothing=label_smoothing,
             run=RunSettings.of(
                 epochs=epochs,
                 batch_size=batch_size,

@@ -10,14 +10,15 @@ from torch import Generator, Tensor
 from kdcompress.maths.norms import flat_norm, full_precision
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """CE(f(x), y) = -f_y + log sum_j exp f_j, shape (B,), in nats (eq. 18).
 
     Args:
         logits: (B, K).
         labels: (B,), integers in [0, K).
+        smoothing: a; the label is then (1 - a) e_y + a / K. Source: Szegedy et al. (2016), arXiv:1512.00567, Sec. 7.
     """
-    return F.cross_entropy(full_precision(logits), labels, reduction="none")
+    return F.cross_entropy(full_precision(logits), labels, reduction="none", label_smoothing=smoothing)
 
 
 def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -65,7 +65,9 @@ class Backward:
         for part in zip(*(tensor.tensor_split(parts) for tensor in batch), strict=True):
             share = len(part[0]) / len(batch[0])
             with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                terms = {name: share * term.mean() for name, term in self.recipe.terms(self.model, *part).items()}
+                terms = {
+                    name: share * term.mean() for name, term in self.recipe.terms(self.model, weights, *part).items()
+                }
             loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (terms | {"loss": loss}).items():

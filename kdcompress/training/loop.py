@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -39,15 +40,16 @@ class _Means:
     """Running means of the terms, kept on the device: reading them costs a synchronisation."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
-    count: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """A term that is taken in some steps only is averaged over those."""
 
     def add(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
-        self.count += 1
+            self.counts[name] += 1
 
     def read(self) -> dict[str, float]:
-        return {name: float(total) / self.count for name, total in self.sums.items()}
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
 
 
 def fit(
@@ -85,7 +87,7 @@ def fit(
         epoch_started, means, weights, lr = time.perf_counter(), _Means(), {}, 0.0
         model.train()
         for batch in batches(epoch):
-            weights = recipe.weights(step / steps)
+            weights = recipe.weights(step, steps)
             optimizer.zero_grad()
             terms = backward(batch, weights)
             optimizer.step()

@@ -13,14 +13,22 @@ from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
 from kdcompress.models.cost import macs, parameter_count
 from kdcompress.progress import Listener
-from kdcompress.settings import DistillSettings, LossSettings, TrainSettings
+from kdcompress.settings import DistillSettings, TrainSettings
 from kdcompress.training.batches import fresh_batches
 from kdcompress.training.folder import refuse_to_replace, refuse_used
 from kdcompress.training.gradient_mode import chosen_alignment
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_data, training_split
 from kdcompress.training.lessons import kind_of
 from kdcompress.training.network import train_network
-from kdcompress.training.recipes import adversarial_training, distillation, noise_training, scaled_iga_weight
+from kdcompress.training.recipes import (
+    Recipe,
+    adversarial_training,
+    distillation,
+    noise_training,
+    scaled_iga_weight,
+    trades,
+)
+from kdcompress.training.recipes.words import in_words
 from kdcompress.training.result import leave
 from kdcompress.training.run_record import GradientRecord, RunRecord, TeacherRecord
 from kdcompress.training.teacher_cache import cached_batches, refuse_inside
@@ -51,7 +59,7 @@ def distill(
     if iga_weight == "auto":
         D = math.prod(data.input_size)
         iga_weight = scaled_iga_weight(threat, D, norm=loss.iga_norm)
-    listener.note(_loss_in_words(loss, iga_weight, run.noise_sigma))
+    listener.note(f"loss: {in_words(loss, iga_weight, run.noise_sigma)}")
     batches = (
         cached_batches(settings, teacher, data, kind_of(loss, iga_weight), device, listener)
         if settings.cache.cache_teacher
@@ -114,27 +122,21 @@ def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listen
         )
     except UsageError as error:  # it speaks of the options of `distill`
         raise UsageError(str(error).replace("--student", "--model")) from error
-    recipe = (
-        noise_training(run.noise_sigma, generator=generator(run.seed, "noise"))
-        if settings.recipe == "noise"
-        else adversarial_training(
-            threat,
-            steps=settings.attack_steps,
-            generator=generator(run.seed, "inner attack"),
-            noise_sigma=run.noise_sigma,
-        )
-    )
+    recipe = _without_teacher(settings)
     fitted = train_network(network, recipe, data, fresh_batches(data, run, device), run, threat, device, listener)
     return leave(out, fitted, record, settings, overwrite=overwrite, threat=threat, data=data, device=device)
 
 
-def _loss_in_words(loss: LossSettings, iga_weight: float, noise_sigma: float) -> str:
-    said = f"loss: {loss.ce_weight:g} CE + {loss.kl_weight:g} T^2 KL (T = {loss.temperature:g})"
-    if iga_weight > 0:
-        said += f" + {iga_weight:.3g} gradient distance, rising over the first {loss.iga_ramp:g} of the run"
-    if noise_sigma > 0:
-        said += f", all at x + N(0, {noise_sigma:g}^2)"
-    return said
+def _without_teacher(settings: TrainSettings) -> Recipe:
+    run, threat, smoothing = settings.run, settings.threat.threat, settings.label_smoothing
+    if settings.recipe == "noise":
+        return noise_training(run.noise_sigma, generator=generator(run.seed, "noise"), smoothing=smoothing)
+    draws = generator(run.seed, "inner attack")
+    if settings.recipe == "trades":
+        return trades(threat, steps=settings.steps, beta=settings.beta, generator=draws, smoothing=smoothing)
+    return adversarial_training(
+        threat, steps=settings.steps, generator=draws, noise_sigma=run.noise_sigma, smoothing=smoothing
+    )
 
 
 def _recorded(choice: Choice | None) -> GradientRecord | None:

@@ -94,9 +94,12 @@ TRAINING = (settings.RunSettings, settings.LossSettings, settings.GateSettings)
 HOMES = {
     "evaluate": (settings.EvaluationSettings, settings.GateSettings),
     "certify": (settings.EvaluationSettings, settings.CertifyGates),
+    "train": (settings.RunSettings, settings.TrainSettings),
 }
 FEWER = {("certify", "images")}
 """Where a command has its own default, since what it measures takes longer."""
+OF_THE_RECIPE = {field for recipe in settings.RECIPES.values() for field in recipe} | {"ce_weight"}
+"""What is not given there is the recipe's."""
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -104,8 +107,11 @@ def test_what_the_command_line_assumes_is_what_the_settings_say(name: str) -> No
     checked = 0
     for parameter in COMMANDS[name].params:
         for home in HOMES.get(name, TRAINING):
-            if parameter.name in home.model_fields and (name, parameter.name) not in FEWER:
-                assert parameter.default == home.model_fields[parameter.name].default, parameter.name
+            field = home.model_fields.get(parameter.name)
+            if name == "distill" and parameter.name in OF_THE_RECIPE:
+                assert parameter.default is None, parameter.name
+            elif field is not None and not field.is_required() and (name, parameter.name) not in FEWER:
+                assert parameter.default == field.default, parameter.name
                 checked += 1
     assert checked >= {"demo": 2, "bench": 5, "compare": 2}.get(name, 9)
 
@@ -318,6 +324,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         *("--train-images", 99, "--norm", "L2", "--eps", 0.5, "--ce-weight", 0.1, "--kl-weight", 0.2),
         *("--iga-weight", 0.3, "--iga-ramp", 0.4, "--temperature", 5, "--input-noise", "none", "--epochs", 6),
         *("--align", "jacobian", "--iga-norm", "l1", "--iga-mode", "compiled", "--iga-micro-batch", 3),
+        *("--recipe", "kdiga", "--clean-weight", 0.6, "--iga-every", 2, "--label-smoothing", 0.15),
         *("--cache-teacher", "--cache-views", 3, "--cache-dir", "kept"),
         *("--batch-size", 7, "--lr", 0.8, "--weight-decay", 0.9, "--ema", 0.11, "--augment", "crop"),
         *(
@@ -357,12 +364,44 @@ def test_every_option_of_a_distillation_reaches_its_settings(
                 "iga_mode": "compiled",
                 "iga_micro_batch": 3,
             },
+            **{"recipe": "kdiga", "clean_weight": 0.6, "iga_every": 2, "label_smoothing": 0.15},
+            **{"self_weight": 0.0, "igdm_weight": 0.0, "trust_power": 0.1},
+            **{"inner_attack": "none", "inner_steps": 10, "labels_at": "z", "soft_labels_at": "z"},
         },
         "run": {
             **{"epochs": 6, "batch_size": 7, "lr": 0.8, "weight_decay": 0.9, "ema": 0.11, "augment": "crop"},
             **{"seed": 12, "device": "cpu", "precision": "bf16", "noise_sigma": 0.7},
         },
     }
+
+
+def test_the_options_of_an_inner_attack_reach_the_settings(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[settings.DistillSettings] = []
+
+    def caught(asked: settings.DistillSettings, out: Path, **rest: Any) -> None:
+        seen.append(asked)
+        raise TeacherError("enough")
+
+    monkeypatch.setattr(runs, "distill", caught)
+    words = ("distill", "--teacher", "t.pt", "--student", "s", "--data", "d", "--eps", "0.1", "--out", "o")
+    run(
+        *words,
+        "--recipe",
+        "iad",
+        "--self-weight",
+        0.5,
+        "--igdm-weight",
+        0.25,
+        "--inner-attack",
+        "kl",
+        "--inner-steps",
+        4,
+    )
+    loss = seen[0].loss
+    assert (loss.recipe, loss.self_weight, loss.igdm_weight) == ("iad", 0.5, 0.25)
+    assert (loss.inner_attack, loss.inner_steps, loss.input_noise) == ("kl", 4, "none")
+    run(*words, "--recipe", "rslad", "--iga-weight", "auto")
+    assert seen[1].loss == settings.LossSettings(recipe="rslad", iga_weight="auto")
 
 
 # The rest asks a process of its own.

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdcompress.attacks.pgd import into_ball, perturb, pgd
+from kdcompress.attacks.inner import perturb
+from kdcompress.attacks.pgd import into_ball, pgd
 from kdcompress.maths.losses import cross_entropy
 from kdcompress.maths.norms import norm_of, steepest, uniform_in_ball
 from kdcompress.maths.radii import first_order_radius

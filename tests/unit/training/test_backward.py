@@ -11,6 +11,7 @@ from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.backward import Backward
 from kdcompress.training.recipes import Recipe, Terms, distillation
+from kdcompress.training.recipes.recipe import Weights
 
 WEIGHTS = {"ce": 0.5, "kl": 1.0, "iga": 2.0}
 
@@ -70,10 +71,10 @@ def short_of_memory(most: int) -> Recipe:
     """Runs out of memory where more than `most` images come at once."""
     inner = recipe()
 
-    def terms(model: nn.Module, x: Tensor, y: Tensor) -> Terms:
+    def terms(model: nn.Module, weights: Weights, x: Tensor, y: Tensor) -> Terms:
         if len(x) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return inner.terms(model, x, y)
+        return inner.terms(model, weights, x, y)
 
     return Recipe(terms, inner.weights)
 
@@ -98,8 +99,8 @@ def test_where_not_even_two_images_fit_the_error_comes_through() -> None:
 
 
 def test_other_errors_come_through_at_once() -> None:
-    def broken(model: nn.Module, x: Tensor, y: Tensor) -> Terms:
+    def broken(model: nn.Module, weights: Weights, x: Tensor, y: Tensor) -> Terms:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape"):
-        Backward(network(), Recipe(broken, lambda _: {}), "float32", Listener())(batch(), WEIGHTS)
+        Backward(network(), Recipe(broken, lambda step, steps: {}), "float32", Listener())(batch(), WEIGHTS)

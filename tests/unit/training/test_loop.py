@@ -12,9 +12,10 @@ from kdcompress.progress import Epoch, Listener, Step, Validation
 from kdcompress.settings import RunSettings
 from kdcompress.training.loop import READ_EVERY, VALIDATIONS, Fitted, fit
 from kdcompress.training.recipes import Recipe
+from kdcompress.training.recipes.recipe import Weights
 
 CPU = torch.device("cpu")
-SQUARE = Recipe(lambda net, x, y: {"square": (net(x)[:, 0] - y).square()}, lambda progress: {"square": 1.0})
+SQUARE = Recipe(lambda net, weights, x, y: {"square": (net(x)[:, 0] - y).square()}, lambda step, steps: {"square": 1.0})
 Score = Callable[[nn.Module], Validation]
 
 
@@ -158,18 +159,18 @@ def test_long_runs_are_validated_at_even_distances_a_few_times_and_always_at_the
 
 
 def test_an_epochs_line_has_the_means_of_its_terms_and_their_weighted_sum() -> None:
-    def terms(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def terms(net: nn.Module, weights: Weights, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         values = net(x)[:, 0]
         return {"a": values.square(), "b": values.abs()}
 
     seen: list[tuple[float, float]] = []
 
-    def spied(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        found = terms(net, x, y)
+    def spied(net: nn.Module, weights: Weights, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        found = terms(net, weights, x, y)
         seen.append((found["a"].detach().mean().item(), found["b"].detach().mean().item()))
         return found
 
-    recipe = Recipe(spied, lambda progress: {"a": 2.0, "b": 0.5})
+    recipe = Recipe(spied, lambda step, steps: {"a": 2.0, "b": 0.5})
     last = run_fit(recipe, epochs=2).history[-1]
     a, b = (sum(step[i] for step in seen[3:]) / 3 for i in (0, 1))
     assert last.terms == {"a": pytest.approx(a, rel=1e-5), "b": pytest.approx(b, rel=1e-5)}  # float32 sums
@@ -178,10 +179,24 @@ def test_an_epochs_line_has_the_means_of_its_terms_and_their_weighted_sum() -> N
     assert last.step == 6
 
 
-def test_the_weights_are_asked_for_at_the_share_of_the_run_that_is_done() -> None:
-    asked: list[float] = []
-    run_fit(Recipe(SQUARE.terms, lambda progress: asked.append(progress) or {"square": 1.0}))
-    assert asked == [pytest.approx(step / 6) for step in range(6)]
+def test_the_weights_are_asked_for_at_every_step() -> None:
+    asked: list[tuple[int, int]] = []
+    run_fit(Recipe(SQUARE.terms, lambda step, steps: asked.append((step, steps)) or {"square": 1.0}))
+    assert asked == [(step, 6) for step in range(6)]
+
+
+def test_a_term_of_some_steps_is_averaged_over_those() -> None:
+    seen: list[float] = []
+
+    def terms(net: nn.Module, weights: Weights, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        values = net(x)[:, 0]
+        if "odd" in weights:
+            seen.append(values.detach().mean().item())
+        return {"square": values.square()} | ({"odd": values} if "odd" in weights else {})
+
+    recipe = Recipe(terms, lambda step, steps: {"square": 1.0} | ({"odd": 1.0} if step % 2 else {}))
+    last = run_fit(recipe, epochs=1).history[-1]
+    assert last.terms["odd"] == pytest.approx(sum(seen) / len(seen), rel=1e-5)  # float32 sums
 
 
 def test_the_listener_hears_every_step_and_epoch() -> None:
@@ -209,7 +224,7 @@ def test_runs_of_few_steps_end_well(steps: int) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_epoch_the_terms_and_advice(value: float) -> None:
-    recipe = Recipe(lambda net, x, y: {"square": net(x)[:, 0] * value}, lambda progress: {"square": 1.0})
+    recipe = Recipe(lambda net, weights, x, y: {"square": net(x)[:, 0] * value}, lambda step, steps: {"square": 1.0})
     with pytest.raises(TrainingError) as caught:
         run_fit(recipe)
     message = str(caught.value)
@@ -218,12 +233,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_epoch_the_terms_and_adv
 
 def test_weights_that_are_not_finite_end_the_run_even_where_every_loss_was() -> None:
     # The last step's gradient is infinite (the square root at zero), its loss is not.
-    def terms(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def terms(net: nn.Module, weights: Weights, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         return {"root": (net(x)[:, 0] * 0).sqrt()}
 
     with pytest.raises(TrainingError, match="weights must stay finite"):
         run_fit(
-            Recipe(terms, lambda progress: {"root": 1.0}), epochs=1, steps=1, data=lambda e: iter([next(batches(e))])
+            Recipe(terms, lambda step, steps: {"root": 1.0}), epochs=1, steps=1, data=lambda e: iter([next(batches(e))])
         )
 
 
@@ -238,12 +253,12 @@ def test_a_listener_that_raises_ends_the_run() -> None:
 def test_bf16_trains_on_the_cpu_through_a_double_backward() -> None:
     from kdcompress.maths.gradients import logits_and_input_gradient
 
-    def terms(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def terms(net: nn.Module, weights: Weights, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         _, gradient = logits_and_input_gradient(net, x, (y > 0).long(), create_graph=True)
         return {"slope": gradient.square().sum(1)}
 
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
-    fitted = run_fit(Recipe(terms, lambda progress: {"slope": 1.0}), model=net, precision="bf16")
+    fitted = run_fit(Recipe(terms, lambda step, steps: {"slope": 1.0}), model=net, precision="bf16")
     assert all(value.dtype == torch.float32 for value in fitted.model.state_dict().values())
     assert fitted.history[-1].loss < fitted.history[0].loss

@@ -72,13 +72,13 @@ def test_losses_are_those_of_a_teacher_asked_now_about_the_same_views(settings: 
         f, g = logits_and_input_gradient(teacher.model, x, v[0] if v else y, create_graph=False)
         torch.testing.assert_close(f_t, f)  # float32's rounding: the batches are others
         torch.testing.assert_close(g_t, g, rtol=1e-4, atol=1e-6)
-        known = recipe.terms(student, x, y, f_t, g_t, *v)
+        known = recipe.terms(student, recipe.weights(1, 1), x, y, f_t, g_t, *v)
         f_s, distance = exact(2)(student, x, v[0] if v else y, g)
         expected = {"ce": cross_entropy(f_s, y), "kl": distillation_kl(f_s, f, 1.0), "iga": distance}
         for name in ("ce", "kl", "iga"):
             torch.testing.assert_close(known[name], expected[name], rtol=1e-4, atol=1e-6)
         if align == "ce":
-            asked = recipe.terms(student, x, y)
+            asked = recipe.terms(student, recipe.weights(1, 1), x, y)
             torch.testing.assert_close(asked["iga"], known["iga"], rtol=1e-4, atol=1e-6)
 
 
