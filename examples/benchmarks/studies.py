@@ -48,6 +48,14 @@ STUDIES: dict[str, tuple[Row, ...]] = {
     ),
     "micro-batches": ({}, *({"iga_micro_batch": most} for most in (32, 16, 8))),
     "views": ({}, *({"cache_views": views} for views in (16, 8, 4, 2, 1))),
+    "recipes": (
+        *({"recipe": name} for name in ("kd", "kdiga", "kdiga-noise")),
+        *({"recipe": "kdiga-noise", "iga_every": every} for every in (2, 4)),
+        *({"recipe": "rslad", "inner_steps": steps} for steps in (1, 3, 10)),
+        *({"recipe": "rslad", "inner_steps": steps, "multiple": 2.0} for steps in (1, 3)),
+        {"recipe": "kdiga-adv", "inner_steps": 1},
+        *({"recipe": name} for name in ("ard", "iad", "adaad", "igdm")),
+    ),
 }
 
 
@@ -89,12 +97,12 @@ def changed(row: Row, base: DistillSettings, dimensions: int, seed: int, cache: 
     """The settings that a row stands for."""
     changes = dict(row)
     views = changes.pop("cache_views", None)
-    multiple = changes.pop("multiple", AUTO_IGA)
-    norm = changes.get("iga_norm", "l2")
-    weight = scaled_iga_weight(base.threat.threat, dimensions, multiple, norm)
+    if "multiple" in changes or "recipe" not in changes:
+        multiple, norm = changes.pop("multiple", AUTO_IGA), changes.get("iga_norm", "l2")
+        changes["iga_weight"] = scaled_iga_weight(base.threat.threat, dimensions, multiple, norm)
     return base.model_copy(
         update={
-            "loss": LossSettings(**changes, iga_weight=weight, iga_mode="exact"),
+            "loss": LossSettings(**changes, iga_mode="exact"),
             "run": base.run.model_copy(update={"seed": seed}),
             "cache": CacheSettings(cache_teacher=views is not None, cache_views=views or 1, cache_dir=cache),
         }

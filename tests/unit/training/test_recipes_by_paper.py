@@ -13,6 +13,7 @@ from kdcompress.maths.randomness import generator
 from kdcompress.settings import RECIPES, TRAIN_STEPS, LossSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.recipes import Terms, adversarial_training, distillation, trades
+from kdcompress.training.recipes.passes import passes
 from tests.unit.training.test_recipes import network
 
 EPS, STEPS, K = 0.1, 3, 3
@@ -223,6 +224,13 @@ def test_no_recipe_takes_a_forward_that_it_does_not_need(
     s, t = Counted(student).train(), Counted(teacher).eval()
     run(name, s, t, batch)
     assert (s.count[False], s.count[True], t.count[False]) == (attacking, learning, asked)
+    # The count by formula: two passes a step of the attack, three or six where the student learns.
+    loss = LossSettings(recipe=name, inner_steps=STEPS)
+    aligned = 0.0 if loss.iga_weight == 0 else 0.7
+    counted = passes(loss, aligned)
+    assert counted.student == 2 * attacking + 3 * learning + 3 * (aligned > 0)
+    climbed_by_both = STEPS if loss.inner_attack == "adaptive" else 0  # those too go back to the input
+    assert counted.teacher == asked + climbed_by_both + (aligned > 0)
 
 
 def test_trades_is_its_papers_equation(student: nn.Module, batch: tuple[Tensor, Tensor]) -> None:

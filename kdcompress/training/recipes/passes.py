@@ -1,0 +1,48 @@
+"""What a step costs, counted in passes: what recipes are compared by before anything is run."""
+
+from dataclasses import dataclass
+
+from kdcompress.settings import LossSettings
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Of one image in one step, each as long as one forward: forward, backward to the input, backward to the weights.
+
+    The count is for layers bilinear in weights and activations; attention's products cost more.
+    """
+
+    student: float
+    teacher: float
+
+    def in_forwards(self, r: float) -> float:
+        """Forwards of the student, one of the teacher being r of them.
+
+        >>> passes(LossSettings(recipe="kd"), 0.0).in_forwards(2.0)
+        5.0
+        """
+        return self.student + r * self.teacher
+
+
+def passes(loss: LossSettings, iga_weight: float) -> Passes:
+    """Of a step late in the run. KD takes r + 3, KDIGA 2r + 6, PGD-10 distillation r + 23.
+
+    >>> passes(LossSettings(), 1.0), passes(LossSettings(recipe="ard"), 0.0)
+    (Passes(student=6.0, teacher=2.0), Passes(student=23.0, teacher=1.0))
+    """
+    attacked = loss.inner_attack != "none"
+    student = teacher = 0.0
+    asked_at_x = False
+    if attacked:
+        student += 2 * loss.inner_steps  # forward, backward to the input
+        teacher += 2 * loss.inner_steps if loss.inner_attack == "adaptive" else 0
+        asked_at_x = loss.inner_attack == "kl" or loss.soft_labels_at == "x" or loss.clean_weight > 0
+    share = 1 / loss.iga_every if iga_weight > 0 else 0.0
+    student += 3 + 3 * share  # at z: back to the weights; through the input gradient, back to the weights of all of it
+    asked_at_z = not attacked or loss.soft_labels_at == "z" or loss.igdm_weight > 0
+    teacher += 1 + share if asked_at_z else 2 * share
+    teacher += asked_at_x
+    seen_at_x = loss.clean_weight > 0 or loss.self_weight > 0 or (loss.ce_weight > 0 and loss.labels_at == "x")
+    student += 3 * (attacked and seen_at_x) + 3 * (loss.igdm_weight > 0)
+    teacher += loss.igdm_weight > 0
+    return Passes(student, teacher)
