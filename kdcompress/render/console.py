@@ -97,5 +97,17 @@ def run_summary(record: RunRecord) -> Group:
             f"{noisy}. "
             "Chosen on these images: judge it by kdcompress evaluate."
         ),
-        Text(f"{record.cost.steps} steps in {duration(record.cost.seconds)} on {record.cost.device}"),
+        Text(f"{record.cost.steps} steps in {duration(record.cost.seconds)} on {record.cost.device}{_passes(record)}"),
+    )
+
+
+def _passes(record: RunRecord) -> str:
+    """What a step is made of: beside plain distillation's, where there is a teacher."""
+    cost, r = record.cost, record.compression.macs_ratio
+    if r is None:
+        return f"; a step is {cost.student_passes:g} passes through the network an image"
+    times = (cost.student_passes + r * cost.teacher_passes) / (3 + r)
+    return (
+        f"; a step is {cost.student_passes:g} passes through the student and {cost.teacher_passes:g} through the "
+        f"teacher an image, {times:.1f} times plain KD's work"
     )

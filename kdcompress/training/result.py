@@ -17,6 +17,7 @@ from kdcompress.threat import ThreatModel
 from kdcompress.training.folder import run_folder
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.loop import Fitted
+from kdcompress.training.recipes.passes import Passes
 from kdcompress.training.run_record import Compression, Cost, GradientRecord, RunRecord, TeacherRecord, ValidationRecord
 from kdcompress.versions import versions
 
@@ -31,6 +32,7 @@ def leave(
     threat: ThreatModel,
     data: Data,
     device: torch.device,
+    passes: Passes,
     teacher: TeacherRecord | None = None,
     iga_weight: float | None = None,
     gradient: GradientRecord | None = None,
@@ -57,7 +59,13 @@ def leave(
             teacher=teacher,
             compression=compression,
             selected=ValidationRecord(epoch=fitted.best.epoch, **asdict(fitted.best.validation)),
-            cost=Cost(seconds=round(fitted.seconds, 1), steps=fitted.steps, device=device_name(device)),
+            cost=Cost(
+                seconds=round(fitted.seconds, 1),
+                steps=fitted.steps,
+                device=device_name(device),
+                student_passes=passes.student,
+                teacher_passes=passes.teacher,
+            ),
             versions=versions(),
         )
         (folder / "student.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")

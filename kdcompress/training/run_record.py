@@ -70,11 +70,18 @@ class ValidationRecord(Result):
 
 
 class Cost(Result):
-    """What the run took."""
+    """What the run took.
+
+    Attributes:
+        student_passes, teacher_passes: of one image in one step, each as long as one forward; see
+            `kdcompress.training.recipes.passes`. A cached teacher takes none.
+    """
 
     seconds: float
     steps: int
     device: str
+    student_passes: float
+    teacher_passes: float
 
 
 class RunRecord(Result):

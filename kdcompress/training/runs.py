@@ -4,7 +4,7 @@ Every file error is raised before training starts; the folder appears whole at t
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from kdcompress.devices import LAYOUT, resolve_device
@@ -28,6 +28,7 @@ from kdcompress.training.recipes import (
     scaled_iga_weight,
     trades,
 )
+from kdcompress.training.recipes.passes import passes, passes_without_teacher
 from kdcompress.training.recipes.words import in_words
 from kdcompress.training.result import leave
 from kdcompress.training.run_record import GradientRecord, RunRecord, TeacherRecord
@@ -81,6 +82,7 @@ def distill(
         noise_sigma=run.noise_sigma,
     )
     fitted = train_network(student, recipe, data, batches, run, threat, device, listener, micro_batch)
+    counted = passes(loss, iga_weight)
 
     taught = TeacherRecord(
         path=str(settings.teacher.path),
@@ -100,6 +102,7 @@ def distill(
         threat=threat,
         data=data,
         device=device,
+        passes=replace(counted, teacher=0.0) if settings.cache.cache_teacher else counted,
         teacher=taught,
         iga_weight=iga_weight,
         gradient=_recorded(choice),
@@ -124,7 +127,17 @@ def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listen
         raise UsageError(str(error).replace("--student", "--model")) from error
     recipe = _without_teacher(settings)
     fitted = train_network(network, recipe, data, fresh_batches(data, run, device), run, threat, device, listener)
-    return leave(out, fitted, record, settings, overwrite=overwrite, threat=threat, data=data, device=device)
+    return leave(
+        out,
+        fitted,
+        record,
+        settings,
+        overwrite=overwrite,
+        threat=threat,
+        data=data,
+        device=device,
+        passes=passes_without_teacher(settings),
+    )
 
 
 def _without_teacher(settings: TrainSettings) -> Recipe:

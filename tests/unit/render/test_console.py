@@ -285,11 +285,20 @@ def test_a_runs_summary_says_that_its_figures_chose_the_weights() -> None:
         teacher=None,
         compression=Compression(params=1000, macs=2000, file_bytes=1, params_ratio=4.0, macs_ratio=3.0, file_ratio=1.0),
         selected=ValidationRecord(epoch=7, clean_accuracy=0.5, robust_accuracy=0.25, images=24),
-        cost=Cost(seconds=61, steps=10, device="cpu"),
+        cost=Cost(seconds=61, steps=10, device="cpu", student_passes=6.0, teacher_passes=2.0),
         versions={},
     )
     text = printed(run_summary(record))
-    for part in ("4.00x", "3.00x", "24 images, epoch 7", "clean 50.0%", "PGD-10 25.0%", "kdcompress evaluate", "1 min"):
+    for part in (
+        "4.00x",
+        "3.00x",
+        "24 images, epoch 7",
+        "clean 50.0%",
+        "PGD-10 25.0%",
+        "kdcompress evaluate",
+        "1 min",
+        "2.0 times plain KD",
+    ):
         assert part in text
     alone = record.compression.model_copy(update={"params_ratio": None, "macs_ratio": None})
     assert "teacher" not in printed(run_summary(record.model_copy(update={"compression": alone})))
