@@ -57,9 +57,9 @@ class Epoch:
     lr: float
     seconds: float
     validation: Validation | None
-    validated: Weights | None
-    other_validation: Validation | None
     is_best: bool
+    validated: Weights | None = None
+    other_validation: Validation | None = None
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ KINDS = (*_MIXED, *_FIXED, "shear", "rotate")
 def idbh(inputs: Tensor, *, generator: Generator, flips: bool) -> Tensor:
     """Flip, CropShift, one transform of colour or shape, Random Erasing with probability 1/2: a view of each image.
 
-    Source: Li and Spratling (2023), arXiv:2301.09879, with the settings that their code (github.com/TreeLLi/
-    DA-Alone-Improves-AT) calls `cifar10-weak`; `cifar10-strong` always erases. Departures: CropShift is in proportion to
-    the side, and degrees of rotation are not whole.
+    Source: Li and Spratling (2023), arXiv:2301.09879, with the settings that their code (TreeLLi/DA-Alone-Improves-AT
+    on GitHub) calls `cifar10-weak`; `cifar10-strong` always erases. Departures: CropShift is in proportion to the side,
+    and degrees of rotation are not whole.
 
     Cost, for 1,000 images of 3x32x32 in batches of 128: 77 ms, where crop and flip take 15, Cutout with them 28, and
     torchvision's transforms applied to image after image 640 (one thread of a busy two-core Xeon, torch 2.15,

@@ -142,9 +142,9 @@ def fit(
             lr=lr,
             seconds=time.perf_counter() - epoch_started,
             validation=None if better is None else better.validation,
+            is_best=is_best,
             validated=None if better is None else better.weights,
             other_validation=next((other.validation for other in candidates if other is not better), None),
-            is_best=is_best,
         )
         history.append(summary)
         listener.epoch(summary)

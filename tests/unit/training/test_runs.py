@@ -17,6 +17,7 @@ from kdcompress.models.teachers import load_model
 from kdcompress.progress import Epoch, Listener, Validation
 from kdcompress.settings import DistillSettings, LossSettings, TeacherCheckSettings, TrainSettings
 from kdcompress.training import batches, lessons, network, recipes, runs, teacher_check
+from kdcompress.training.folder import RUN_FILES
 from kdcompress.training.run_record import RunRecord
 
 Distilling = Callable[..., DistillSettings]
@@ -158,7 +159,7 @@ def test_the_saved_student_is_the_network_that_was_validated(
 ) -> None:
     kept: list[nn.Module] = []
     fit = network.fit
-    monkeypatch.setattr(network, "fit", lambda *a, **k: (found := fit(*a, **k), kept.append(found.model))[0])
+    monkeypatch.setattr(network, "fit", lambda *a, **k: (found := fit(*a, **k), kept.append(found.best.model))[0])
     runs.distill(distilling(), tmp_path / "out")
     x = torch.rand(4, 3, 8, 8)
     validated = kept[0].to(memory_format=torch.contiguous_format)  # another layout rounds otherwise
@@ -169,7 +170,7 @@ def test_the_folder_holds_the_weights_the_record_and_a_line_an_epoch(distilling:
     epochs: list[Epoch] = []
     out = tmp_path / "out"
     record = runs.distill(distilling(epochs=3), out, listener=Listener(epoch=epochs.append))
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.jsonl", "student.json", "student.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(RUN_FILES)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     text = (out / "student.json").read_text()
     assert json.loads(text) == json.loads(record.model_dump_json())
