@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdcompress import data
 from kdcompress.data import Split, load_data
 from kdcompress.errors import KdcompressError, TeacherError, TrainingError, UsageError
 from kdcompress.models.checkpoints import read_checkpoint
 from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import load_model
 from kdcompress.progress import Epoch, Listener, Validation
-from kdcompress.settings import DistillSettings, LossSettings, TeacherCheckSettings, TrainSettings
-from kdcompress.training import batches, lessons, network, recipes, runs, teacher_check
+from kdcompress.settings import DistillSettings, LossSettings, RunSettings, TeacherCheckSettings, TrainSettings
+from kdcompress.training import batches, lessons, loop, network, recipes, runs, teacher_check
 from kdcompress.training.folder import RUN_FILES
 from kdcompress.training.run_record import RunRecord
 
@@ -139,6 +141,61 @@ def test_augmentation_is_as_asked(
     runs.train(training(augment=augment), tmp_path / "out")
     flips = augment in ("crop-flip", "auto")  # colour images are flipped by auto
     assert set(asked) == {(flips, 1 if changed else 0)}
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_cutout_and_idbh_are_those_of_the_data_room_and_flip_where_auto_does(folder: Path, flips: bool) -> None:
+    loaded = replace(load_data(str(folder), splits=("train",)), flips=flips)
+    x = torch.rand(30, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def draws() -> torch.Generator:
+        return torch.Generator().manual_seed(2)
+
+    def views(augment: str) -> Tensor:
+        return batches.random_views(x, loaded, RunSettings(augment=augment), draws())
+
+    rest = draws()
+    cropped = data.augment(x, generator=rest, flips=flips, crop_padding=1)
+    assert torch.equal(views("auto"), cropped)
+    assert torch.equal(views("cutout"), data.cutout(cropped, generator=rest))
+    assert torch.equal(views("idbh"), data.idbh(x, generator=draws(), flips=flips))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"schedule": "cosine", "optimizer": "sgd", "average": "swa", "augment": "idbh"},
+        {"schedule": "step", "average": "none", "augment": "cutout"},
+    ],
+    ids=["cosine-sgd-swa-idbh", "step-adamw-none-cutout"],
+)
+def test_other_ways_of_training_repeat_under_their_seed_and_leave_best_and_last(
+    training: Training, tmp_path: Path, run: dict[str, object]
+) -> None:
+    record = runs.train(training(epochs=3, **run), tmp_path / "a")
+    runs.train(training(epochs=3, **run), tmp_path / "b")
+    for name in ("student.safetensors", "last.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert record.last.epoch == 3
+    assert record.last.weights == ("averaged" if run["average"] == "swa" else "raw")
+    assert record.last.sha256 == load_model(tmp_path / "a" / "last.safetensors").sha256
+
+
+def test_the_last_weights_are_those_of_the_last_epoch_and_load_by_themselves(
+    distilling: Distilling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.0, 0.1, 0.0])
+    kept: list[loop.Fitted] = []
+    fit = network.fit
+    chosen = lambda model: Validation(1.0, next(scores), 3)  # noqa: E731
+    monkeypatch.setattr(network, "fit", lambda *a, **k: (kept.append(fit(*a, **k | {"validate": chosen})), kept[0])[1])
+    record = runs.distill(distilling(), tmp_path / "out")
+    assert (record.selected.epoch, record.last.epoch, record.last.robust_accuracy) == (1, 2, 0.1)
+    x = torch.rand(4, 3, 8, 8)
+    for name, candidate in (("student", kept[0].best), ("last", kept[0].last)):
+        model = candidate.model.to(memory_format=torch.contiguous_format)  # another layout rounds otherwise
+        assert torch.equal(load_model(tmp_path / "out" / f"{name}.safetensors").model(x), model(x))
+    assert record.sha256 != record.last.sha256
 
 
 def test_a_distilled_student_is_loaded_from_its_file_alone_wherever_it_lies(
