@@ -71,7 +71,7 @@ def test_every_kind_of_color_or_shape_is_drawn_about_as_often(channels: int) -> 
     for wanted in (transforms.autocontrast(x[0]), transforms.equalize(x[0])):  # the two that have no strength
         share = float((views - wanted).abs().flatten(1).amax(1).lt(1e-6).float().mean())
         assert abs(share - 1 / len(KINDS)) < 0.035  # four deviations
-    # Strengths are each image's own, of four adjustments (three where grey stays grey) and half of the motions at least.
+    # Strengths are each image's own: of four adjustments, three where grey stays grey, and of the larger motions.
     assert len(views.flatten(1).unique(dim=0)) > (0.4 if channels == 1 else 0.55) * n
 
 
