@@ -18,7 +18,9 @@ BATCHES = 10
 
 
 def refreshing(data: Data, run: RunSettings, device: torch.device) -> Refresh:
-    """A function that takes a network's statistics anew: over training images, as they are seen in training.
+    """A function that takes a network's statistics anew: over views of training images, under `--noise-sigma`'s noise.
+
+    Noise in the ball and attacks, which are a recipe's own, are left out: what is validated next sees clean images too.
 
     Guarantees:
         - the same images, views and noise every time, drawn from generators of their own;

@@ -21,6 +21,7 @@ from kdcompress.settings import DistillSettings, LossSettings, RunSettings, Teac
 from kdcompress.training import batches, lessons, loop, network, recipes, runs, teacher_check
 from kdcompress.training.folder import RUN_FILES
 from kdcompress.training.run_record import RunRecord
+from kdcompress.training.statistics import refreshing
 
 Distilling = Callable[..., DistillSettings]
 Training = Callable[..., TrainSettings]
@@ -179,6 +180,20 @@ def test_other_ways_of_training_repeat_under_their_seed_and_leave_best_and_last(
     assert record.last.epoch == 3
     assert record.last.weights == ("averaged" if run["average"] == "swa" else "raw")
     assert record.last.sha256 == load_model(tmp_path / "a" / "last.safetensors").sha256
+
+
+def test_swas_network_is_left_with_the_statistics_that_its_weights_have(training: Training, tmp_path: Path) -> None:
+    settings = training(epochs=2, average="swa", swa_start=0.5)
+    runs.train(settings, tmp_path / "out")
+    left = load_model(tmp_path / "out" / "last.safetensors").model
+    before = {name: value.clone() for name, value in left.state_dict().items() if "running" in name}
+    images = load_data(settings.data.data, splits=("train",), seed=settings.run.seed)
+    refreshing(images, settings.run, torch.device("cpu"))(left)
+    assert before
+    for name, value in before.items():
+        torch.testing.assert_close(
+            left.state_dict()[name], value, rtol=1e-4, atol=1e-5
+        )  # another layout rounds otherwise
 
 
 def test_the_last_weights_are_those_of_the_last_epoch_and_load_by_themselves(
