@@ -2,6 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+Weights = Literal["averaged", "raw"]
+"""Those of `--average`, or those that the optimizer moves."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of metrics.jsonl: means over the epoch, and the validation where there was one."""
+    """One line of metrics.jsonl: means over the epoch, and the validation where there was one.
+
+    Attributes:
+        validation: of the better weights, averaged or raw; `validated` says which, and `other_validation` is that of
+            the others where there are both.
+    """
 
     epoch: int
     step: int
@@ -49,6 +58,8 @@ class Epoch:
     seconds: float
     validation: Validation | None
     is_best: bool
+    validated: Weights | None = None
+    other_validation: Validation | None = None
 
 
 @dataclass(frozen=True)

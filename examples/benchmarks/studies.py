@@ -1,13 +1,16 @@
-"""The measurements behind choices about the loss: one student, one setting varied at a time, three seeds.
+"""The measurements behind choices about loss and training: one student, one setting varied at a time, three seeds.
 
     python examples/benchmarks/studies.py defaults digits
+    python examples/benchmarks/studies.py training digits --seeds 1 --epochs 3
     python examples/benchmarks/studies.py alignment cifar10 --teacher resnet4b.pth --data cifar10/
 
-Figures are from the slice held out of the training images (clean, PGD-10), never from the test split. Each row is
-printed as it is done: every seed's figure, and the mean with its 95% t interval; then the seconds a run took.
+Figures are from the slice held out of the training images, never from the test split: clean and PGD-10 accuracy of the
+best weights, PGD-10 accuracy of the last. Each row is printed as it is done: every seed's figure, and the mean with its
+95% t interval; then the seconds a run took.
 """
 
 import argparse
+import itertools
 import math
 import tempfile
 from collections.abc import Sequence
@@ -30,8 +33,8 @@ STUDENT = {
 }
 
 Row = dict[str, Any]
-"""Fields of `LossSettings`; `multiple` stands for an `iga_weight` of so many eps sqrt(D), `auto` unless told;
-`cache_views` for a teacher cache of so many."""
+"""Fields of `LossSettings` and `RunSettings`; `multiple` stands for an `iga_weight` of so many eps sqrt(D), `auto`
+unless told; `cache_views` for a teacher cache of so many."""
 
 STUDIES: dict[str, tuple[Row, ...]] = {
     "defaults": (
@@ -47,6 +50,13 @@ STUDIES: dict[str, tuple[Row, ...]] = {
         *({"multiple": multiple, "iga_norm": "l1"} for multiple in (1.0, 2.0, 4.0)),
     ),
     "micro-batches": ({}, *({"iga_micro_batch": most} for most in (32, 16, 8))),
+    "training": tuple(
+        # A peak of its own for each optimizer: 1e-2 is what AdamW's students of digits are trained with.
+        {"schedule": schedule, "optimizer": optimizer, "lr": lr, "average": average}
+        for schedule, (optimizer, lr), average in itertools.product(
+            ("one-cycle", "cosine", "step"), (("adamw", 1e-2), ("sgd", 0.1)), ("ema", "swa", "none")
+        )
+    ),
     "views": ({}, *({"cache_views": views} for views in (16, 8, 4, 2, 1))),
     "recipes": (
         *({"recipe": name} for name in ("kd", "kdiga", "kdiga-noise")),
@@ -96,6 +106,7 @@ DIMENSIONS = {"digits": 16 * 16, "cifar10": 3 * 32 * 32}
 def changed(row: Row, base: DistillSettings, dimensions: int, seed: int, cache: Path) -> DistillSettings:
     """The settings that a row stands for."""
     changes = dict(row)
+    run = {name: changes.pop(name) for name in row if name in RunSettings.model_fields}
     views = changes.pop("cache_views", None)
     if "multiple" in changes or "recipe" not in changes:
         multiple, norm = changes.pop("multiple", AUTO_IGA), changes.get("iga_norm", "l2")
@@ -103,8 +114,10 @@ def changed(row: Row, base: DistillSettings, dimensions: int, seed: int, cache: 
     return base.model_copy(
         update={
             "loss": LossSettings(**changes, iga_mode="exact"),
-            "run": base.run.model_copy(update={"seed": seed}),
-            "cache": CacheSettings(cache_teacher=views is not None, cache_views=views or 1, cache_dir=cache),
+            "run": RunSettings(**base.run.model_dump(exclude_unset=True) | run | {"seed": seed}),
+            "cache": CacheSettings()
+            if views is None
+            else CacheSettings(cache_teacher=True, cache_views=views, cache_dir=cache),
         }
     )
 
@@ -125,10 +138,14 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--data")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="instead of the study's own")
     parser.add_argument("--only", default="", help="rows whose name contains this")
     options = parser.parse_args()
     base = {"digits": digits, "cifar10": cifar10}[options.on](options.teacher, options.data)
-    print("setting | clean, each seed | mean | PGD-10, each seed | mean | seconds", flush=True)
+    if options.epochs is not None:
+        run = RunSettings(**base.run.model_dump(exclude_unset=True) | {"epochs": options.epochs})
+        base = base.model_copy(update={"run": run})
+    print("setting | clean, each seed | mean | PGD-10, each seed | mean | last PGD-10 | mean | seconds", flush=True)
     for row in STUDIES[options.study]:
         named = " ".join(f"{name} {value}" for name, value in row.items()) or "default"
         if options.only not in named:
@@ -140,7 +157,10 @@ def main() -> None:
                 records.append(distill(settings, Path(folder) / "run"))
         clean = over_seeds([record.selected.clean_accuracy for record in records])
         robust = over_seeds([record.selected.robust_accuracy for record in records])
-        print(f"{named} | {clean} | {robust} | {min(record.cost.seconds for record in records):.0f}", flush=True)
+        last = over_seeds([record.last.robust_accuracy for record in records])
+        print(
+            f"{named} | {clean} | {robust} | {last} | {min(record.cost.seconds for record in records):.0f}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ def _needed(inputs: Mapping[str, ModelFile | Path | None]) -> Iterator[tuple[str
             yield name, given.path
             if given.path.suffix == ".safetensors":  # what a run left beside it, or would have left
                 yield f"the record of {name}", given.path.with_suffix(".json")
+                if given.path.name == "last.safetensors":
+                    yield f"the record of {name}", given.path.with_name("student.json")
                 yield f"the metrics of {name}", given.path.with_name("metrics.jsonl")
             code = (given.arch or "").rpartition(":")[0]
             if code.endswith(".py"):

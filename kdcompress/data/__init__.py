@@ -1,7 +1,19 @@
 """A spec -> batches of (inputs in [0,1], labels)."""
 
+from kdcompress.data.erasing import cutout
+from kdcompress.data.idbh import idbh
 from kdcompress.data.loading import Data, load_data
 from kdcompress.data.splits import Split, channel_statistics, split_from_pixels
 from kdcompress.data.views import augment, epoch_order
 
-__all__ = ["Data", "Split", "augment", "channel_statistics", "epoch_order", "load_data", "split_from_pixels"]
+__all__ = [
+    "Data",
+    "Split",
+    "augment",
+    "channel_statistics",
+    "cutout",
+    "epoch_order",
+    "idbh",
+    "load_data",
+    "split_from_pixels",
+]

@@ -16,7 +16,7 @@ from kdcompress.render.sentences import (
 )
 from kdcompress.render.words import count, duration, tenths_of_percent, title, whole_percent
 from kdcompress.report import Report
-from kdcompress.training.run_record import RunRecord
+from kdcompress.training.run_record import RunRecord, ValidationRecord
 
 
 def show(console: Console, renderable: RenderableType) -> None:
@@ -82,8 +82,7 @@ def table(report: Report) -> Table:
 
 def run_summary(record: RunRecord) -> Group:
     """What `distill` and `train` leave behind, in a few lines."""
-    size, best = record.compression, record.selected
-    noisy = "" if best.noisy_accuracy is None else f", under noise {tenths_of_percent(best.noisy_accuracy)}"
+    size, best, last = record.compression, record.selected, record.last
     ratios = (
         ""
         if size.params_ratio is None or size.macs_ratio is None
@@ -92,11 +91,10 @@ def run_summary(record: RunRecord) -> Group:
     return Group(
         Text(f"{record.model.arch}: {count(size.params)} parameters, {count(size.macs)} MACs{ratios}"),
         Text(
-            f"held-out slice ({best.images} images, epoch {best.epoch}): "
-            f"clean {tenths_of_percent(best.clean_accuracy)}, {best.attack} {tenths_of_percent(best.robust_accuracy)}"
-            f"{noisy}. "
+            f"held-out slice ({best.images} images), best, epoch {best.epoch}: {_reached(best)}. "
             "Chosen on these images: judge it by kdcompress evaluate."
         ),
+        Text(f"last, epoch {last.epoch}, in last.safetensors: {_reached(last)}"),
         Text(f"{record.cost.steps} steps in {duration(record.cost.seconds)} on {record.cost.device}{_passes(record)}"),
     )
 
@@ -111,3 +109,10 @@ def _passes(record: RunRecord) -> str:
         f"; a step is {cost.student_passes:g} passes through the student and {cost.teacher_passes:g} through the "
         f"teacher an image, {times:.1f} times plain KD's work"
     )
+
+
+def _reached(validation: ValidationRecord) -> str:
+    seen = validation
+    noisy = "" if seen.noisy_accuracy is None else f", under noise {tenths_of_percent(seen.noisy_accuracy)}"
+    robust = f"{seen.attack} {tenths_of_percent(seen.robust_accuracy)}"
+    return f"clean {tenths_of_percent(seen.clean_accuracy)}, {robust}{noisy} ({seen.weights} weights)"

@@ -97,11 +97,12 @@ def _tell_epoch(console: Console, epoch: Epoch) -> None:
     if epoch.validation is None:
         return
     seen = epoch.validation
+    weights = f" ({epoch.validated} weights)"
     best = "  best so far" if epoch.is_best else ""
     noisy = "" if seen.noisy_accuracy is None else f", under noise {seen.noisy_accuracy:.3f}"
     console.print(
         f"epoch {epoch.epoch}: {terms(epoch.terms, epoch.weights)}  held-out clean {seen.clean_accuracy:.3f}, "
-        f"PGD-10 {seen.robust_accuracy:.3f}{noisy}{best}",
+        f"PGD-10 {seen.robust_accuracy:.3f}{noisy}{weights}{best}",
         highlight=False,
         markup=False,
         soft_wrap=not console.is_terminal,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Generator, Tensor
 
-from kdcompress.data import Data, augment, epoch_order
+from kdcompress.data import Data, augment, cutout, epoch_order, idbh
 from kdcompress.devices import LAYOUT
 from kdcompress.maths.randomness import generator
 from kdcompress.settings import RunSettings
@@ -21,21 +21,24 @@ def batch_size(data: Data, run: RunSettings) -> int:
     return min(run.batch_size, len(training_split(data)))
 
 
-def crop_and_flip(pixels: Tensor, data: Data, run: RunSettings, draws: Generator) -> Tensor:
+def random_views(pixels: Tensor, data: Data, run: RunSettings, draws: Generator) -> Tensor:
     """One random view of each image (B, C, H, W), as `--augment` says."""
-    crops = run.augment in ("crop", "crop-flip", "auto")
-    flips = run.augment == "crop-flip" or (run.augment == "auto" and data.flips)
-    return augment(pixels, generator=draws, flips=flips, crop_padding=data.crop_padding if crops else 0)
+    if run.augment == "idbh":
+        return idbh(pixels, generator=draws, flips=data.flips)
+    crops = run.augment != "none"
+    flips = run.augment == "crop-flip" or (run.augment in ("auto", "cutout") and data.flips)
+    views = augment(pixels, generator=draws, flips=flips, crop_padding=data.crop_padding if crops else 0)
+    return cutout(views, generator=draws) if run.augment == "cutout" else views
 
 
-def fresh_batches(data: Data, run: RunSettings, device: torch.device) -> Batches:
-    """Another order and other views in every epoch."""
+def fresh_batches(data: Data, run: RunSettings, device: torch.device, purpose: str = "") -> Batches:
+    """Another order and other views in every epoch, drawn for a purpose of their own where one is named."""
     images = training_split(data)
-    order, draws = generator(run.seed, "order"), generator(run.seed, "views")
+    order, draws = generator(run.seed, f"{purpose}order"), generator(run.seed, f"{purpose}views")
 
     def batches(epoch: int) -> Iterator[Batch]:
         shuffled = epoch_order(len(images), order)
         for pixels, y in images.batches(batch_size(data, run), device=device, order=shuffled, drop_last=True):
-            yield crop_and_flip(pixels, data, run, draws).contiguous(memory_format=LAYOUT), y
+            yield random_views(pixels, data, run, draws).contiguous(memory_format=LAYOUT), y
 
     return batches

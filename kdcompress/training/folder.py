@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdcompress.errors import UsageError
 
-RUN_FILES = ("student.safetensors", "student.json", "metrics.jsonl")
+RUN_FILES = ("student.safetensors", "last.safetensors", "student.json", "metrics.jsonl")
 
 
 def refuse_used(out: Path, *, overwrite: bool) -> None:

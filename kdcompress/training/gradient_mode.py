@@ -14,7 +14,7 @@ from kdcompress.maths.randomness import generator
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings
 from kdcompress.training.backward import parts_of
-from kdcompress.training.batches import crop_and_flip
+from kdcompress.training.batches import random_views
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.lessons import lesson, noisy
 from kdcompress.training.run_record import RunRecord
@@ -45,7 +45,7 @@ def chosen_alignment(
         parts = parts_of(batch, most)
         count = math.ceil(batch / parts)  # what training will see: compiled code is for batches of this size
         pixels, y = next(images.shuffled(count, run.seed).batches(count, device=device))
-        x = noisy(crop_and_flip(pixels, data, run, draws), loss, settings.threat.threat, draws, run.noise_sigma)
+        x = noisy(random_views(pixels, data, run, draws), loss, settings.threat.threat, draws, run.noise_sigma)
         x = x.contiguous(memory_format=LAYOUT)
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):

@@ -18,6 +18,7 @@ from kdcompress.training.batches import Batches, batch_size
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.loop import Fitted, fit
 from kdcompress.training.recipes import Recipe
+from kdcompress.training.statistics import refreshing
 
 VALIDATION_STEPS = 10
 
@@ -46,6 +47,7 @@ def train_network(
             run=run,
             validate=_validation(holdout, threat, run, device),
             device=device,
+            refresh=refreshing(data, run, device),
             micro_batch=micro_batch,
             listener=listener,
         )

@@ -1,8 +1,9 @@
-"""What a run leaves: the weights, student.json and metrics.jsonl, in one folder that appears whole."""
+"""What a run leaves, in a folder that appears whole: the best weights, the last, student.json and metrics.jsonl."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,9 +17,17 @@ from kdcompress.settings import DistillSettings, TrainSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.folder import run_folder
 from kdcompress.training.ingredients import training_split
-from kdcompress.training.loop import Fitted
+from kdcompress.training.loop import Candidate, Fitted
 from kdcompress.training.recipes.passes import Passes
-from kdcompress.training.run_record import Compression, Cost, GradientRecord, RunRecord, TeacherRecord, ValidationRecord
+from kdcompress.training.run_record import (
+    Compression,
+    Cost,
+    GradientRecord,
+    LastRecord,
+    RunRecord,
+    TeacherRecord,
+    ValidationRecord,
+)
 from kdcompress.versions import versions
 
 
@@ -37,11 +46,12 @@ def leave(
     iga_weight: float | None = None,
     gradient: GradientRecord | None = None,
 ) -> RunRecord:
-    """Write the network, its record and the metrics; the folder appears at once, or not at all."""
-    model = fitted.model.cpu()
-    assert isinstance(model, NormalisedModel) and fitted.best.validation is not None
+    """Write both networks, their record and the metrics; the folder appears at once, or not at all."""
+    model, last = fitted.best.model.cpu(), fitted.last.model.cpu()
+    assert isinstance(model, NormalisedModel) and isinstance(last, NormalisedModel)
     with run_folder(out, overwrite=overwrite) as folder:
         sha256 = save_model(folder / "student.safetensors", model, record)
+        last_sha256 = save_model(folder / "last.safetensors", last, record)
         compression = Compression.between(
             params=parameter_count(model),
             macs=macs(model, data.input_size),
@@ -58,7 +68,8 @@ def leave(
             gradient=gradient,
             teacher=teacher,
             compression=compression,
-            selected=ValidationRecord(epoch=fitted.best.epoch, **asdict(fitted.best.validation)),
+            selected=ValidationRecord(**_validated(fitted.best)),
+            last=LastRecord(**_validated(fitted.last), sha256=last_sha256),
             cost=Cost(
                 seconds=round(fitted.seconds, 1),
                 steps=fitted.steps,
@@ -72,3 +83,7 @@ def leave(
         lines = [json.dumps(asdict(epoch)) for epoch in fitted.history]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return result
+
+
+def _validated(kept: Candidate) -> dict[str, Any]:
+    return {"epoch": kept.epoch, "weights": kept.weights, **asdict(kept.validation)}

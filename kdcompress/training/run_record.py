@@ -3,6 +3,7 @@
 from typing import Any, Literal, Self
 
 from kdcompress.models.record import ModelRecord
+from kdcompress.progress import Weights
 from kdcompress.report import Result
 
 
@@ -55,18 +56,26 @@ class Compression(Result):
 
 
 class ValidationRecord(Result):
-    """The validation, on the held-out slice of the training split, that chose the weights.
+    """A validation on the held-out slice of the training split.
 
     Attributes:
+        weights: whether it is of the averaged weights, see `--average`, or of the raw ones.
         noisy_accuracy: under one draw of N(0, `--noise-sigma`^2) an image; None for a run without noise.
     """
 
     epoch: int
+    weights: Weights
     clean_accuracy: float
     robust_accuracy: float
     images: int
     noisy_accuracy: float | None = None
     attack: Literal["PGD-10"] = "PGD-10"
+
+
+class LastRecord(ValidationRecord):
+    """last.safetensors: the last epoch's weights, averaged unless the run has no average."""
+
+    sha256: str
 
 
 class Cost(Result):
@@ -88,6 +97,7 @@ class RunRecord(Result):
     """student.json: what made these weights.
 
     Attributes:
+        sha256: of student.safetensors, the best of the validated weights; `selected` is the validation that chose them.
         iga_weight: the effective weight of eq. 14's gradient term; None for a run without a teacher.
         gradient: None for a run without the gradient term.
     """
@@ -103,5 +113,6 @@ class RunRecord(Result):
     teacher: TeacherRecord | None
     compression: Compression
     selected: ValidationRecord
+    last: LastRecord
     cost: Cost
     versions: dict[str, str]

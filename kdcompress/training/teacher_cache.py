@@ -27,7 +27,7 @@ from kdcompress.models.teachers import LoadedModel
 from kdcompress.progress import Listener
 from kdcompress.settings import CacheSettings, DistillSettings
 from kdcompress.training.backward import Batch
-from kdcompress.training.batches import Batches, batch_size, crop_and_flip
+from kdcompress.training.batches import Batches, batch_size, random_views
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.lessons import Kind, lesson, noisy
 from kdcompress.training.mapped_file import Arrays, Shape, file_size, read_mapped, sweep, write_mapped
@@ -147,7 +147,7 @@ def _made(
 ) -> tuple[Tensor, ...]:
     """One view of a few images: inputs, and the lesson about them."""
     pixels, y = next(images.batches(len(images), device=device))
-    seen = crop_and_flip(pixels, data, settings.run, draws)
+    seen = random_views(pixels, data, settings.run, draws)
     x = noisy(seen, settings.loss, settings.threat.threat, draws, settings.run.noise_sigma).half()
     return x, *lesson(teacher, _as_trained(x), y, kind, draws, len(data.classes))
 

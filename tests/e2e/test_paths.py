@@ -37,7 +37,9 @@ def quick(pictures: Path) -> list[object]:
 
 def test_a_student_is_distilled_from_a_torch_file_and_a_factory(student: Path) -> None:
     record = strict((student / "student.json").read_text())
-    assert sorted(path.name for path in student.iterdir()) == ["metrics.jsonl", "student.json", "student.safetensors"]
+    assert sorted(path.name for path in student.iterdir()) == [
+        *("last.safetensors", "metrics.jsonl", "student.json", "student.safetensors")
+    ]
     assert record["teacher"]["check"]["pgd_accuracy"] == 1.0
     assert record["model"]["classes"] == ["east", "north", "south", "west"]
     assert record["settings"]["run"]["epochs"] == 2
@@ -286,6 +288,41 @@ def test_students_whose_layers_lack_a_second_derivative_are_distilled_with_the_g
     (line,) = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
     assert strict(line)["terms"]["iga"] > 0
     assert load_model(tmp_path / "out" / "student.safetensors").record.arch == name
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("distill", ["--schedule", "cosine", "--average", "swa", "--swa-start", 0.5, "--augment", "idbh"]),
+        ("train", ["--schedule", "step", "--optimizer", "sgd", "--average", "none", "--augment", "cutout"]),
+    ],
+)
+def test_ways_of_training_are_chosen_and_best_and_last_are_evaluated(
+    run: Any,
+    teacher: list[str],
+    small: list[str],
+    pictures: Path,
+    quick: list[object],
+    tmp_path: Path,
+    command: str,
+    words: list[object],
+) -> None:
+    out = tmp_path / "out"
+    network = [*teacher, *small] if command == "distill" else [word.replace("student", "model") for word in small]
+    ran = run(command, *network, *words, "--data", pictures, "--out", out)
+    assert ran.code == 0, ran.stderr
+    assert "last, epoch 2, in last.safetensors: clean" in ran.stdout
+    record = strict((out / "student.json").read_text())
+    settled = record["settings"]["run"]
+    assert (settled["lr"], settled["weight_decay"]) == ((3e-3, 0.01) if command == "distill" else (0.1, 5e-4))
+    lines = [strict(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["validated"] in ("averaged", "raw") for line in lines)
+    for name, sha256 in (("student", record["sha256"]), ("last", record["last"]["sha256"])):
+        ran = run("evaluate", out / f"{name}.safetensors", *quick, "--certify-images", 0, "--format", "json")
+        assert ran.code == 0, ran.stderr
+        assert strict(ran.stdout)["models"]["student"]["sha256"] == sha256
+    ran = run("evaluate", out / "last.safetensors", *quick, "--report", out / "student.json")
+    assert ran.code == 2 and "would take the place of the record of MODEL" in ran.stderr
 
 
 def test_a_run_on_the_built_in_digits_needs_no_files_but_the_teachers(

@@ -57,6 +57,7 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(brief, "README.md", "exec"), space)
     assert space["model"] is not None
     assert sorted(path.name for path in Path("student").iterdir()) == [
+        "last.safetensors",
         "metrics.jsonl",
         "student.json",
         "student.safetensors",

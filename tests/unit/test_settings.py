@@ -34,6 +34,15 @@ from kdcompress.settings import (
         (RunSettings, {"lr": float("inf")}, ["--lr", "finite", "got inf"]),
         (RunSettings, {"weight_decay": -1}, ["--weight-decay", "got -1"]),
         (RunSettings, {"ema": 1}, ["--ema", "less than 1", "got 1"]),
+        (RunSettings, {"schedule": "linear"}, ["--schedule", "'cosine'", "got linear"]),
+        (RunSettings, {"optimizer": "adam"}, ["--optimizer", "'sgd'", "got adam"]),
+        (RunSettings, {"average": "mean"}, ["--average", "'swa'", "got mean"]),
+        (RunSettings, {"optimizer": "sgd", "momentum": 1}, ["--momentum", "less than 1", "got 1"]),
+        (RunSettings, {"average": "swa", "swa_start": 1.5}, ["--swa-start", "1", "got 1.5"]),
+        (RunSettings, {"momentum": 0.9}, ["--momentum is for --optimizer sgd, got adamw"]),
+        (RunSettings, {"ema": 0.9, "average": "swa"}, ["--ema is for --average ema, got swa"]),
+        (RunSettings, {"ema": 0.9, "average": "none"}, ["--ema is for --average ema, got none"]),
+        (RunSettings, {"swa_start": 0.5}, ["--swa-start is for --average swa, got ema"]),
         (RunSettings, {"seed": -1}, ["--seed", "got -1"]),
         (RunSettings, {"augment": "mixup"}, ["--augment", "'crop'", "got mixup"]),
         (RunSettings, {"device": "tpu"}, ["--device", "cuda", "got tpu"]),
@@ -111,11 +120,32 @@ def test_a_wrong_value_is_one_line_that_names_the_option_what_was_expected_and_w
         (ThreatSettings, {"eps": 1.0}),
         (ThreatSettings, {"eps": 100.0, "norm": "L2"}),
         (RunSettings, {"device": "cuda:1"}),
+        (RunSettings, {"optimizer": "sgd", "momentum": 0.0}),
+        (RunSettings, {"average": "swa", "swa_start": 0.0, "ema": None}),
     ],
 )
 def test_the_edges_of_what_is_allowed_are_allowed(settings: type[Settings], value: dict[str, object]) -> None:
     kept = settings.of(**value).model_dump()
     assert {name: kept[name] for name in value} == value
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, {"lr": 3e-3, "weight_decay": 0.01, "momentum": None, "ema": 0.99, "swa_start": None}),
+        ({"optimizer": "sgd"}, {"lr": 0.1, "weight_decay": 5e-4, "momentum": 0.9}),
+        ({"optimizer": "sgd", "lr": None, "momentum": 0.5}, {"lr": 0.1, "weight_decay": 5e-4, "momentum": 0.5}),
+        ({"optimizer": "sgd", "lr": 0.2, "weight_decay": 0.0}, {"lr": 0.2, "weight_decay": 0.0, "momentum": 0.9}),
+        ({"average": "swa", "ema": None}, {"ema": None, "swa_start": 0.75}),
+        ({"average": "none"}, {"ema": None, "swa_start": None}),
+    ],
+)
+def test_what_is_left_out_follows_the_optimizer_and_the_average_and_is_recorded_as_a_number(
+    asked: dict[str, object], found: dict[str, object]
+) -> None:
+    kept = RunSettings.of(**asked).model_dump(mode="json")
+    assert {name: kept[name] for name in found} == found
+    assert RunSettings.model_validate(kept).model_dump(mode="json") == kept
 
 
 def test_a_certified_demand_is_typed_as_a_radius_and_an_accuracy() -> None:

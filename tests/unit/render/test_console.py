@@ -28,7 +28,7 @@ from kdcompress.report import (
     Smoothing,
     ThreatRecord,
 )
-from kdcompress.training.run_record import Compression, Cost, RunRecord, ValidationRecord
+from kdcompress.training.run_record import Compression, Cost, LastRecord, RunRecord, ValidationRecord
 from tests import sample_report as samples
 
 
@@ -284,27 +284,22 @@ def test_a_runs_summary_says_that_its_figures_chose_the_weights() -> None:
         gradient=None,
         teacher=None,
         compression=Compression(params=1000, macs=2000, file_bytes=1, params_ratio=4.0, macs_ratio=3.0, file_ratio=1.0),
-        selected=ValidationRecord(epoch=7, clean_accuracy=0.5, robust_accuracy=0.25, images=24),
+        selected=ValidationRecord(epoch=7, weights="raw", clean_accuracy=0.5, robust_accuracy=0.25, images=24),
+        last=LastRecord(epoch=9, weights="averaged", clean_accuracy=0.75, robust_accuracy=0.125, images=24, sha256="1"),
         cost=Cost(seconds=61, steps=10, device="cpu", student_passes=6.0, teacher_passes=2.0),
         versions={},
     )
     text = printed(run_summary(record))
-    for part in (
-        "4.00x",
-        "3.00x",
-        "24 images, epoch 7",
-        "clean 50.0%",
-        "PGD-10 25.0%",
-        "kdcompress evaluate",
-        "1 min",
-        "2.0 times plain KD",
-    ):
+    for part in ("4.00x", "3.00x", "24 images", "kdcompress evaluate", "1 min", "2.0 times plain KD"):
         assert part in text
+    assert "best, epoch 7: clean 50.0%, PGD-10 25.0% (raw weights)" in text
+    (last,) = (line for line in text.splitlines() if "last" in line)
+    assert last.strip() == "last, epoch 9, in last.safetensors: clean 75.0%, PGD-10 12.5% (averaged weights)"
     alone = record.compression.model_copy(update={"params_ratio": None, "macs_ratio": None})
     assert "teacher" not in printed(run_summary(record.model_copy(update={"compression": alone})))
 
 
-EPOCH = Epoch(3, 30, 1.0, {"ce": 0.5}, {"ce": 1.0}, 0.1, 1.0, Validation(0.75, 0.5, 8), True)
+EPOCH = Epoch(3, 30, 1.0, {"ce": 0.5}, {"ce": 1.0}, 0.1, 1.0, Validation(0.75, 0.5, 8), True, "raw")
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -318,7 +313,7 @@ def test_progress_shows_notes_and_validated_epochs(terminal: bool) -> None:
         listener.epoch(Epoch(4, 40, 1.0, {}, {}, 0.1, 1.0, None, False))
     text = out.getvalue()
     assert "mind the [red]gap" in text
-    assert "epoch 3: ce 0.5  held-out clean 0.750, PGD-10 0.500  best so far" in text
+    assert "epoch 3: ce 0.5  held-out clean 0.750, PGD-10 0.500 (raw weights)  best so far" in text
     assert "epoch 4" not in text
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdcompress import data
 from kdcompress.data import Split, load_data
 from kdcompress.errors import KdcompressError, TeacherError, TrainingError, UsageError
 from kdcompress.models.checkpoints import read_checkpoint
 from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import load_model
 from kdcompress.progress import Epoch, Listener, Validation
-from kdcompress.settings import DistillSettings, LossSettings, TeacherCheckSettings, TrainSettings
-from kdcompress.training import batches, lessons, network, recipes, runs, teacher_check
+from kdcompress.settings import DistillSettings, LossSettings, RunSettings, TeacherCheckSettings, TrainSettings
+from kdcompress.training import batches, lessons, loop, network, recipes, runs, teacher_check
+from kdcompress.training.folder import RUN_FILES
 from kdcompress.training.run_record import RunRecord
+from kdcompress.training.statistics import refreshing
 
 Distilling = Callable[..., DistillSettings]
 Training = Callable[..., TrainSettings]
@@ -140,6 +144,75 @@ def test_augmentation_is_as_asked(
     assert set(asked) == {(flips, 1 if changed else 0)}
 
 
+@pytest.mark.parametrize("flips", [False, True])
+def test_cutout_and_idbh_are_those_of_the_data_room_and_flip_where_auto_does(folder: Path, flips: bool) -> None:
+    loaded = replace(load_data(str(folder), splits=("train",)), flips=flips)
+    x = torch.rand(30, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def draws() -> torch.Generator:
+        return torch.Generator().manual_seed(2)
+
+    def views(augment: str) -> Tensor:
+        return batches.random_views(x, loaded, RunSettings(augment=augment), draws())
+
+    rest = draws()
+    cropped = data.augment(x, generator=rest, flips=flips, crop_padding=1)
+    assert torch.equal(views("auto"), cropped)
+    assert torch.equal(views("cutout"), data.cutout(cropped, generator=rest))
+    assert torch.equal(views("idbh"), data.idbh(x, generator=draws(), flips=flips))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"schedule": "cosine", "optimizer": "sgd", "average": "swa", "augment": "idbh"},
+        {"schedule": "step", "average": "none", "augment": "cutout"},
+    ],
+    ids=["cosine-sgd-swa-idbh", "step-adamw-none-cutout"],
+)
+def test_other_ways_of_training_repeat_under_their_seed_and_leave_best_and_last(
+    training: Training, tmp_path: Path, run: dict[str, object]
+) -> None:
+    record = runs.train(training(epochs=3, **run), tmp_path / "a")
+    runs.train(training(epochs=3, **run), tmp_path / "b")
+    for name in ("student.safetensors", "last.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert record.last.epoch == 3
+    assert record.last.weights == ("averaged" if run["average"] == "swa" else "raw")
+    assert record.last.sha256 == load_model(tmp_path / "a" / "last.safetensors").sha256
+
+
+def test_swas_network_is_left_with_the_statistics_that_its_weights_have(training: Training, tmp_path: Path) -> None:
+    settings = training(epochs=2, average="swa", swa_start=0.5)
+    runs.train(settings, tmp_path / "out")
+    left = load_model(tmp_path / "out" / "last.safetensors").model
+    before = {name: value.clone() for name, value in left.state_dict().items() if "running" in name}
+    images = load_data(settings.data.data, splits=("train",), seed=settings.run.seed)
+    refreshing(images, settings.run, torch.device("cpu"))(left)
+    assert before
+    for name, value in before.items():
+        torch.testing.assert_close(
+            left.state_dict()[name], value, rtol=1e-4, atol=1e-5
+        )  # another layout rounds otherwise
+
+
+def test_the_last_weights_are_those_of_the_last_epoch_and_load_by_themselves(
+    distilling: Distilling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.0, 0.1, 0.0])
+    kept: list[loop.Fitted] = []
+    fit = network.fit
+    chosen = lambda model: Validation(1.0, next(scores), 3)  # noqa: E731
+    monkeypatch.setattr(network, "fit", lambda *a, **k: (kept.append(fit(*a, **k | {"validate": chosen})), kept[0])[1])
+    record = runs.distill(distilling(), tmp_path / "out")
+    assert (record.selected.epoch, record.last.epoch, record.last.robust_accuracy) == (1, 2, 0.1)
+    x = torch.rand(4, 3, 8, 8)
+    for name, candidate in (("student", kept[0].best), ("last", kept[0].last)):
+        model = candidate.model.to(memory_format=torch.contiguous_format)  # another layout rounds otherwise
+        assert torch.equal(load_model(tmp_path / "out" / f"{name}.safetensors").model(x), model(x))
+    assert record.sha256 != record.last.sha256
+
+
 def test_a_distilled_student_is_loaded_from_its_file_alone_wherever_it_lies(
     distilling: Distilling, tmp_path: Path
 ) -> None:
@@ -158,7 +231,7 @@ def test_the_saved_student_is_the_network_that_was_validated(
 ) -> None:
     kept: list[nn.Module] = []
     fit = network.fit
-    monkeypatch.setattr(network, "fit", lambda *a, **k: (found := fit(*a, **k), kept.append(found.model))[0])
+    monkeypatch.setattr(network, "fit", lambda *a, **k: (found := fit(*a, **k), kept.append(found.best.model))[0])
     runs.distill(distilling(), tmp_path / "out")
     x = torch.rand(4, 3, 8, 8)
     validated = kept[0].to(memory_format=torch.contiguous_format)  # another layout rounds otherwise
@@ -169,7 +242,7 @@ def test_the_folder_holds_the_weights_the_record_and_a_line_an_epoch(distilling:
     epochs: list[Epoch] = []
     out = tmp_path / "out"
     record = runs.distill(distilling(epochs=3), out, listener=Listener(epoch=epochs.append))
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.jsonl", "student.json", "student.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(RUN_FILES)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     text = (out / "student.json").read_text()
     assert json.loads(text) == json.loads(record.model_dump_json())

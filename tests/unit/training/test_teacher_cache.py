@@ -185,6 +185,18 @@ def test_another_threat_has_other_views_where_noise_is_drawn_from_it(settings: D
     assert len({path.parent for path in files(changed)}) == 2
 
 
+@pytest.mark.parametrize("augment", ["cutout", "idbh"])
+def test_stronger_views_are_kept_too_each_its_own(settings: Distilling, augment: str) -> None:
+    plain, strong = settings(augment="none", batch_size=27), settings(augment=augment, batch_size=27)
+    opened(plain)
+    batches = opened(strong)
+    assert len({path.parent for path in files(strong)}) == 2
+    first, second = (next(iter(batches(epoch)))[0] for epoch in (1, 2))
+    # Noise of .03 hides an erased pixel from comparison with 0, but not its darkness: images are brighter than .15.
+    assert float((first < 0.04).float().mean()) > 0.02
+    assert not torch.equal(first.sort(0).values, second.sort(0).values)
+
+
 @pytest.mark.parametrize("harm", ["truncated", "rubbish", "other tensors"])
 def test_a_damaged_view_is_made_again(settings: Distilling, harm: str) -> None:
     opened(settings())
