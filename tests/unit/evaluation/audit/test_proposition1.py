@@ -1,5 +1,6 @@
 """Premises that hold, premises that are planted not to, and an inequality that is exact for linear networks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -260,17 +261,19 @@ def test_a_student_broken_towards_a_class_far_from_the_teacher_keeps_no_margin()
 
 
 def test_the_students_least_margin_is_over_all_classes_looked_at_or_not() -> None:
-    classes = 12
-    teacher = curved(0, classes)
-    images = labelled(teacher)
-    few, all_of_them = (
-        audited(curved(1, classes), teacher, images, ThreatModel("Linf", 0.0001), classes=classes, rivals=rivals)
-        for rivals in (1, 11)
-    )
-    assert (few.rivals, all_of_them.rivals) == (2, 11)
-    # In so small a ball the margins are those at x, whichever classes were searched for.
-    assert few.terms.student_margin == pytest.approx(all_of_them.terms.student_margin, abs=1e-2)
-    assert few.stood.value == sum(margin > 0 for margin in few.terms.student_margin) / 6
+    # The steepest class is the last at x: the search for the first one's least margin comes across it.
+    model = linear(0)
+    images = labelled(model, 1)
+    slope = torch.ones(D)
+    with torch.no_grad():
+        weight = model.get_parameter("1.weight")
+        weight.copy_(torch.stack([0 * slope, 0.1 * slope, 0.1 * slope, 10 * slope]))
+        level = torch.tensor([0.0, -0.1, -0.2, -0.3])
+        model.get_parameter("1.bias").copy_(level - weight @ first(images).flatten())
+    found = audited(model, model, replace(images, labels=torch.tensor([0])), ThreatModel("Linf", 0.05), rivals=1)
+    assert (found.rivals, found.terms.rival, found.stood.value) == (2, (1,), 0)
+    assert found.terms.student_margin[0] == pytest.approx(0.3 - 10 * 0.05 * D, abs=1e-4)  # float32
+    assert found.terms.guaranteed[0] == pytest.approx(0.1 - 0.1 * 0.05 * D, abs=1e-4)
 
 
 def test_an_ascent_that_finds_nothing_is_exceeded_and_mended_by_merging(
@@ -289,7 +292,7 @@ def test_an_ascent_that_finds_nothing_is_exceeded_and_mended_by_merging(
 
 
 class Dented(nn.Module):
-    """Logits (0, height * max(x_place - 0.5, 0)^2, -9, -9): level where x is 0.5, bent along one entry alone."""
+    """Logits (0, -0.5, -0.6, height * max(x_place - 0.5, 0)^2 - 1): bent along one entry alone, for the last class."""
 
     def __init__(self, place: int, height: float) -> None:
         super().__init__()
@@ -297,49 +300,44 @@ class Dented(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         away = (x.flatten(1)[:, self.place] - 0.5).clamp_min(0).square()
-        level = torch.zeros_like(away)
-        return torch.stack([level, self.height * away, level - 9, level - 9], 1) + 0 * x.flatten(1)[:, :1]
+        level = 0 * x.flatten(1)[:, 0]
+        return torch.stack([level, level - 0.5, level - 0.6, self.height * away - 1], 1)
 
 
 @pytest.mark.parametrize(
-    ("by_search", "exceeded"),
+    ("of_student", "of_teacher", "exceeded"),
     [
-        ({"student's margin remainder": 0, "teacher's margin remainder": 1}, False),  # each finds its own largest
-        ({"student's margin remainder": 0}, False),  # the teacher's was missed; nobody came across it
-        ({"student's margin remainder": 1, "teacher's margin remainder": 1}, False),
-        ({"student's margin remainder": 1, "teacher's margin remainder": 0}, True),  # each finds the other's alone
-        ({"teacher's margin remainder": 0}, True),  # the student's own ascent missed what another found
+        (0, 1, False),  # each ascent finds its own network's largest
+        (0, 0, True),  # the teacher's ascent finds the student's alone
+        (1, 1, True),
+        (1, 0, True),  # each finds the other's: nothing of its own
     ],
 )
 def test_remainders_are_those_of_each_networks_own_ascent_until_the_points_are_merged(
-    by_search: dict[str, int], exceeded: bool, monkeypatch: pytest.MonkeyPatch
+    of_student: int, of_teacher: int, exceeded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The student bends along entry 0, by 2 at the end of the ball, the teacher along entry 1, by 1. The student's
-    # bend lowers its margin and breaks the inequality without its remainder; the teacher's, never its own side.
+    # The student's logit rises along entry 0, by 2 at the end of the ball, the teacher's falls along entry 1, by 1: at
+    # both ends at once the inequality is an equality, and any remainder that is missing breaks it.
     eps = 0.1
-    student, teacher = Dented(0, 2 / eps**2), Dented(1, 1 / eps**2)
+    student, teacher = Dented(0, 2 / eps**2), Dented(1, -1 / eps**2)
     grey = split_from_pixels(torch.full((1, 1, 2, 3), 128, dtype=torch.uint8), torch.tensor([0]))
-    x = first(grey)
+    ends = {module.SEARCHES[0]: [of_student], module.SEARCHES[1]: [of_teacher], module.SEARCHES[2]: [0, 1]}
 
     def by_hand(
         search: str, pair: object, x: Tensor, y: Tensor, names: object, rivals: Tensor, *rest: object
     ) -> object:
-        point = x.clone()
-        if search in by_search:
-            point.flatten(1)[:, by_search[search]] += eps
-        return [point[:, None].expand(-1, rivals.shape[1], -1, -1, -1)] * 2
+        points = x[:, None].repeat(1, rivals.shape[1], 1, 1, 1)
+        for place in ends.get(search, []):  # for the class that bends, and for no other
+            points.flatten(2)[:, :, place] += eps * (rivals == 3)
+        return [x[:, None].expand_as(points), points]
 
     monkeypatch.setattr(module, "searched", by_hand)
-    found = audited(student, teacher, grey, ThreatModel("Linf", eps))
-    assert bool(found.exceeded.value) == exceeded
-    assert found.violated == 0
-    places = set(by_search.values())
-    bends = [
-        model(x + eps * torch.eye(6)[place].view_as(x))[0, 1] - model(x)[0, 1]
-        for model, place in ((student, 0), (teacher, 1))
-    ]
-    wanted = [float(bend) if place in places else 0.0 for place, bend in enumerate(bends)]
-    assert [found.terms.remainder_student[0], found.terms.remainder_teacher[0]] == pytest.approx(wanted, abs=0.1)
+    for batch_size in (1, 64):  # rivals one by one, and together
+        found = audited(student, teacher, grey, ThreatModel("Linf", eps), batch_size=batch_size)
+        assert (bool(found.exceeded.value), found.violated) == (exceeded, 0)
+        assert found.terms.rival == (3,)
+        assert found.terms.remainder_student[0] == pytest.approx(2, rel=1e-4)  # x is float32
+        assert found.terms.remainder_teacher[0] == pytest.approx(1, rel=1e-4)
 
 
 @pytest.mark.parametrize("threat", THREATS)
