@@ -49,6 +49,7 @@ class Audit(Result):
     Attributes:
         proposition1: one a radius. proposition2: one a radius and norm.
         radii: the student's radius beside the teacher's. counter_examples: of (24) and (25).
+        unmeasured: what is missing, because an image of it needs more memory than there is, a sentence each.
     """
 
     n: int
@@ -56,6 +57,7 @@ class Audit(Result):
     proposition2: tuple[Proposition2, ...]
     radii: RadiusCompared
     counter_examples: CounterExamples
+    unmeasured: tuple[str, ...] = ()
 
 
 class Certification(Result):

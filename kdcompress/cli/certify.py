@@ -115,7 +115,7 @@ def certify(
     memory: Annotated[
         float | None,
         typer.Option(
-            help="Most GiB that the sound bounds may take. Default: a quarter of what is free.",
+            help="Most GiB that sound bounds and the audit may take. Default: a quarter of what is free.",
             rich_help_panel=MEASURES,
         ),
     ] = None,

@@ -13,6 +13,7 @@ from kdcompress.data import Split
 from kdcompress.devices import device_name, resolve_device
 from kdcompress.evaluation.accuracy import predicted, rate
 from kdcompress.evaluation.audit.counter_example import counter_examples
+from kdcompress.evaluation.audit.memory import TooLargeError
 from kdcompress.evaluation.audit.proposition1 import proposition1
 from kdcompress.evaluation.audit.proposition2 import proposition2
 from kdcompress.evaluation.audit.radius import compared_radii
@@ -30,7 +31,7 @@ from kdcompress.gates import certification_gates, refuse_uncertifiable
 from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import LoadedModel
 from kdcompress.progress import Listener
-from kdcompress.report import ThreatRecord
+from kdcompress.report import Proposition1, Proposition2, ThreatRecord
 from kdcompress.settings import CertifySettings
 from kdcompress.threat import ThreatModel
 from kdcompress.versions import versions
@@ -80,7 +81,7 @@ def certify_with_names(
         models=models,
         audit=audit,
         gates=certification_gates(settings, judged, models[judged]),
-        notes=loaded.notes,
+        notes=(*loaded.notes, *(() if audit is None else audit.unmeasured)),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         seconds=round(time.perf_counter() - started, 1),
@@ -146,7 +147,7 @@ def _certified(
             norm,
             settings.radii,
             device=device,
-            memory=None if settings.memory is None else int(settings.memory * 2**30),
+            memory=_memory(settings),
             folder=kept({"bounds": norm}),
             seed=how.seed,
             on_progress=_told(listener, name, "sound bounds"),
@@ -175,45 +176,61 @@ def _audit(
     norm, radii, how = settings.threat.norm, settings.radii, settings.audit
     sound = {name: _largest(model, len(images)) for name, model in models.items()}
 
+    memory = _memory(settings)
+
     def kept(what: str, threat: ThreatModel | None = None) -> Path | None:
         root = settings.evaluation.keep_dir
         if root is None:
             return None
         ball = None if threat is None else [threat.norm, threat.eps]
         pair = [identity(loaded.models[name]) for name in ("student", "teacher")]
+        drawn = how.model_dump(exclude={"batch_size"})  # changes no figure
+        software = [versions(), device.type]
         return root / key_of(
-            {"audit": what, "pair": pair, "ball": ball, "all": [norm, radii], "how": how.model_dump(), "of": versions()}
+            {"audit": what, "pair": pair, "ball": ball, "all": [norm, radii], "how": drawn, "of": software}
         )
 
     balls = [ThreatModel(norm, eps) for eps in radii]
-    first = tuple(
-        proposition1(
-            student,
-            teacher,
-            images,
-            ball,
-            how,
-            classes=len(loaded.classes),
-            device=device,
-            teacher_certified=sound["teacher"],
-            folder=kept("proposition 1", ball),
-            on_progress=_told(listener, f"{ball}", "Proposition 1"),
-        )
-        for ball in balls
-    )
-    second = tuple(
-        proposition2(
-            student,
-            teacher,
-            images,
-            ball,
-            how,
-            device=device,
-            folder=kept("proposition 2", ball),
-            on_progress=_told(listener, f"{ball}", "Proposition 2"),
-        )
-        for ball in balls
-    )
+    unmeasured: list[str] = []
+    first: list[Proposition1] = []
+    second: list[Proposition2] = []
+    try:
+        for ball in balls:
+            found = proposition1(
+                student,
+                teacher,
+                images,
+                ball,
+                how,
+                classes=len(loaded.classes),
+                device=device,
+                teacher_certified=sound["teacher"],
+                memory=memory,
+                folder=kept("proposition 1", ball),
+                on_progress=_told(listener, f"{ball}", "Proposition 1"),
+            )
+            first.append(found)
+    except TooLargeError as error:
+        unmeasured.append(f"Proposition 1 at {ball}: not measured: {error}")
+    try:
+        for ball in balls:
+            second.append(
+                proposition2(
+                    student,
+                    teacher,
+                    images,
+                    ball,
+                    how,
+                    device=device,
+                    memory=memory,
+                    folder=kept("proposition 2", ball),
+                    on_progress=_told(listener, f"{ball}", "Proposition 2"),
+                )
+            )
+    except TooLargeError as error:
+        unmeasured.append(f"Proposition 2 at {ball}: not measured: {error}")
+    for note in unmeasured:
+        listener.note(note)
     compared = compared_radii(
         student,
         teacher,
@@ -224,6 +241,7 @@ def _audit(
         device=device,
         student_certified=sound["student"],
         teacher_certified=sound["teacher"],
+        memory=memory,
         folder=kept("radii"),
         on_progress=_told(listener, "both", "radii by attack"),
     )
@@ -235,11 +253,22 @@ def _audit(
         how,
         names=loaded.classes,
         device=device,
+        memory=memory,
         on_progress=_told(listener, "both", "counter-examples"),
     )
     return Audit(
-        n=len(images), proposition1=first, proposition2=second, radii=compared, counter_examples=counter.record
+        n=len(images),
+        proposition1=tuple(first),
+        proposition2=tuple(second),
+        radii=compared,
+        counter_examples=counter.record,
+        unmeasured=tuple(unmeasured),
     )
+
+
+def _memory(settings: CertifySettings) -> int | None:
+    """Bytes that may be taken; None where nobody said."""
+    return None if settings.memory is None else int(settings.memory * 2**30)
 
 
 def _largest(model: CertifiedModel, n: int) -> torch.Tensor | None:

@@ -71,6 +71,35 @@ def test_the_same_again_takes_what_was_kept_and_finds_the_same(
         assert report[key] == found[0][key]
 
 
+def test_the_batch_changes_neither_what_was_kept_nor_what_is_found(
+    found: Any, run: Any, student: Path, teacher: list[str], pictures: Path
+) -> None:
+    # What was kept of the audit is found again under another batch; without it the figures are the same.
+    for keep in ([], ["--fresh"]):
+        again = run(
+            *("certify", student / "student.safetensors", *teacher, "--data", pictures, *QUICK, "--format", "json"),
+            *("--kinds", "first-order", "--batch-size", 3, *keep),
+        )
+        assert again.code == 0, again.stderr
+        one, other = (report["audit"]["radii"] for report in (found[0], json.loads(again.stdout)))
+        for whose in ("student_at_most", "teacher_at_most"):
+            radii = [[9.0 if radius is None else radius for radius in report[whose]] for report in (one, other)]
+            assert radii[1] == pytest.approx(radii[0], rel=1e-3)  # halving ends there
+
+
+def test_a_proposition_that_does_not_fit_in_memory_is_a_note(
+    run: Any, student: Path, teacher: list[str], pictures: Path
+) -> None:
+    ran = run(
+        *("certify", student / "student.safetensors", *teacher, "--data", pictures, *QUICK, "--format", "json"),
+        *("--kinds", "first-order", "--memory", 1e-5),
+    )
+    assert ran.code == 0, ran.stderr
+    audit = json.loads(ran.stdout)["audit"]
+    assert audit["proposition1"] == [] and len(audit["unmeasured"]) == 2
+    assert "not measured: needs" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("gate", "code"),
     [

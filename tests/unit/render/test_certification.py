@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from kdcompress.certification import Certification
+from kdcompress.render.audits import proposition1_rows, proposition2_rows, radii_sentence
 from kdcompress.render.certification import certification as shown
 from kdcompress.render.html.certificates import page
 from kdcompress.render.radii import GUARANTEES, sections
@@ -51,6 +52,54 @@ def test_the_terminal_shows_every_kind_with_its_guarantee_and_the_audit() -> Non
     assert "linear student, to 0.5, estimate" in text
     assert "2,000 draws would decide" in text
     assert "none within 0.007843 (teacher); the student's is nearer" in " ".join(text.split())
+
+
+def test_every_row_of_the_audit_that_was_searched_for_calls_itself_an_estimate() -> None:
+    audit = certification().audit
+    assert audit is not None
+    first = [row[0] for row in proposition1_rows(audit.proposition1)[1:]]
+    exact = ("certified", "(17)", "(15)", "exceeded", "at the image")
+    assert all(("estimate" in row) != any(word in row for word in exact) for row in first), first
+    assert all(
+        "estimate" in row[0] or row[0].startswith("above it after") for row in proposition2_rows(audit.proposition2)[1:]
+    )
+
+
+def test_rivals_are_counted_where_they_are_not_all_classes() -> None:
+    audit = certification().audit
+    assert audit is not None
+    (ten, *_) = audit.proposition1
+    twenty = ten.model_copy(update={"classes": 20})
+    kept = [[row[0] for row in proposition1_rows((one,)) if row[0].startswith("margin kept")] for one in (ten, twenty)]
+    assert kept == [
+        ["margin kept by the inequality, estimate"],
+        ["margin kept by the inequality, of 9 rivals, estimate"],
+    ]
+
+
+def test_a_certificate_says_how_many_images_could_have_one() -> None:
+    audit = certification().audit
+    assert audit is not None
+    (row,) = (row for row in proposition1_rows(audit.proposition1) if "certified" in row[0])
+    assert row == ("(12) teacher constant: certified, around the label", *["50.0% [30.0, 70.0], 1 of 2 tried"] * 2)
+
+
+def test_what_does_not_fit_in_memory_is_a_sentence_in_the_place_of_its_figures() -> None:
+    found = certification()
+    assert found.audit is not None
+    said = "Proposition 1 at Linf 1/255: not measured: needs 3 GiB for one image, and 2 GiB may be taken"
+    audit = found.audit.model_copy(update={"proposition1": (), "unmeasured": (said,)})
+    without = found.model_copy(update={"audit": audit})
+    assert said in " ".join(text_of(without).split())
+    assert said in page(without)
+
+
+def test_points_that_float32_alone_misclassifies_are_told() -> None:
+    audit = certification().audit
+    assert audit is not None
+    assert "float32" not in radii_sentence(audit.radii)
+    said = radii_sentence(audit.radii.model_copy(update={"rounding_teacher": 2}))
+    assert said.endswith("By the rounding of float32 alone the teacher fell inside its own certified radius on 2.")
 
 
 def test_without_an_audit_nothing_is_said_of_propositions() -> None:
