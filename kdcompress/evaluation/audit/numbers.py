@@ -39,8 +39,14 @@ def finite_up(values: Tensor) -> tuple[float | None, ...]:
 
 
 def median(values: Tensor) -> float:
-    """The lower middle value: one that was measured."""
-    return float(values.double().quantile(0.5, interpolation="lower"))
+    """The middle value, of an even number the mean of the two in the middle.
+
+    >>> import torch
+    >>> median(torch.tensor([3.0, 1.0])), median(torch.tensor([1.0, torch.inf, torch.inf]))
+    (2.0, inf)
+    """
+    ordered, n = values.double().sort().values, len(values)
+    return float((ordered[(n - 1) // 2] + ordered[n // 2]) / 2)
 
 
 def finite_median(values: Tensor) -> float | None:
