@@ -10,6 +10,7 @@ from kdcompress.render.html.page import environment
 from kdcompress.render.html.propositions import gap_over_bound, terms_of_bound
 from kdcompress.render.radii import Line, networks, sections
 from kdcompress.render.words import title
+from kdcompress.threat import ThreatModel
 
 NOT_ABOUT_IT = {"evaluation.attack", "evaluation.masking", "evaluation.chunk", "evaluation.certify_images"}
 """Settings of `evaluate`, which a certification does not ask."""
@@ -32,6 +33,7 @@ def page(found: Certification) -> str:
         abstentions=reasons(found),
         audit=None if found.audit is None else text_of(found.audit),
         drift=drift(found),
+        ball=ThreatModel(found.threat_model.norm, found.threat_model.eps),
         settings=[(name, value) for name, value in flat(found.settings) if name not in NOT_ABOUT_IT],
     )
 
