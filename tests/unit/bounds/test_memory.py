@@ -1,5 +1,6 @@
 """The limit on memory: where it comes from, what fits in it, and that it is kept."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from kdcompress.bounds.crown import crown, margins
 from kdcompress.bounds.graph import Network, trace
 from kdcompress.bounds.memory import MOST_ROWS, available_memory, rows_within
 from kdcompress.bounds.region import region
+from kdcompress.bounds.verify import Certificate, bounded, certificate
 from kdcompress.errors import UsageError
 from tests.bounded import ready
 
@@ -77,21 +79,55 @@ def test_a_limit_that_not_one_row_fits_in_is_refused_and_says_what_is_needed(wid
         rows_within(wide, 50 * 2**20)
 
 
-@pytest.mark.parametrize("megabytes", [100, 200])
-def test_a_bound_keeps_to_its_limit(wide: Network, megabytes: int) -> None:
-    status, peak = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
-        peak.write_text("5")  # the peak starts anew
-    except OSError:
-        pytest.skip("this system does not tell a process's peak anew")
+@pytest.fixture
+def peak() -> Callable[[Callable[[], object]], int]:
+    """Bytes that a call takes at its worst, beyond what was there before."""
+    status, again = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
     def resident(name: str) -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
 
-    before = resident("VmRSS")
+    def taken(call: Callable[[], object]) -> int:
+        try:
+            again.write_text("5")  # the peak starts anew
+        except OSError:
+            pytest.skip("this system does not tell a process's peak anew")
+        before = resident("VmRSS")
+        call()
+        return resident("VmHWM") - before
+
+    return taken
+
+
+@pytest.mark.parametrize("megabytes", [100, 200])
+def test_a_bound_keeps_to_its_limit(
+    wide: Network, megabytes: int, peak: Callable[[Callable[[], object]], int]
+) -> None:
     x = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def bound() -> None:
+        with torch.no_grad():
+            known = crown(wide, wide, region(x, "Linf", 0.0002), rows=rows_within(wide, megabytes * 2**20))
+            margins(known, 0)
+
+    assert peak(bound) <= megabytes * 2**20
+
+
+def test_a_search_which_goes_from_ball_to_ball_keeps_to_its_limit_too(
+    peak: Callable[[Callable[[], object]], int],
+) -> None:
+    """A network of so many entries that what is known about one ball is most of the limit."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(6) for layer in (nn.Conv2d(64, 64, 1, groups=64), nn.ReLU())]
+    head = nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(64, 2))
+    model = ready(nn.Sequential(nn.Conv2d(1, 64, 1), nn.ReLU(), *layers, head))
+    x = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        known = crown(wide, wide, region(x, "Linf", 0.0002), rows=rows_within(wide, megabytes * 2**20))
-        margins(known, 0)
-    assert resident("VmHWM") - before <= megabytes * 2**20
+        logits = model(x[None])[0]
+        head[2].bias += torch.tensor([1e-6, 0.0]) - logits  # so near the boundary that little is unstable on the way
+    limit = 300 * 2**20
+    subject = bounded(model, (1, 32, 32), memory=limit)
+    found: list[Certificate] = []
+    assert peak(lambda: found.append(certificate(subject, x, 0, "Linf", (1e-4,)))) <= limit
+    assert found[0].verified == (False,)
