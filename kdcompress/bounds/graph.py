@@ -148,7 +148,8 @@ def _refuse_other_answers(network: Network, model: nn.Module, x: Tensor) -> None
         except Exception as error:  # whatever a network may raise that was written for one number of images
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UnsupportedLayerError(
-                f"not supported: {type(model).__name__}: it answers for {BATCH} images and not for {len(other)}: {first}"
+                f"not supported: {type(model).__name__}: "
+                f"it answers for {BATCH} images and not for {len(other)}: {first}"
             ) from error
         found = network.values(other.double())[-1]
     if not isinstance(answer, Tensor):

@@ -43,9 +43,7 @@ class Bounded:
     rows: int
 
 
-def bounded(
-    model: nn.Module, input_size: Shape, *, memory: int | None = None, most_work: float = MOST
-) -> Bounded:
+def bounded(model: nn.Module, input_size: Shape, *, memory: int | None = None, most_work: float = MOST) -> Bounded:
     """Trace a network, and see what a bound costs, and how much of it fits in memory.
 
     Args:

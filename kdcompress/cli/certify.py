@@ -115,6 +115,13 @@ def certify(
             help="Most GiB that the sound bounds may take. Default: half of what is free.", rich_help_panel=MEASURES
         ),
     ] = None,
+    largest: Annotated[
+        bool,
+        typer.Option(
+            help="Sound bounds: seek each image's largest radius too, half of the time and more; a gate needs none.",
+            rich_help_panel=MEASURES,
+        ),
+    ] = default(CertifySettings, "largest"),
     seed: Annotated[
         int, typer.Option(help="Seed of the shuffle, the searches and the noise.", rich_help_panel=MEASURES)
     ] = default(EvaluationSettings, "seed"),
@@ -160,6 +167,7 @@ def certify(
             audit_images=audit_images,
             clever_images=clever_images,
             memory=memory,
+            largest=largest,
             clever=CleverSettings.of(
                 R=clever_radius or 4 * max((first, *more)), Nb=clever_batches, Ns=clever_samples, seed=seed
             ),

@@ -188,7 +188,11 @@ def test_a_relu_takes_off_the_rounding_of_the_step_before_it_along_the_slope_in_
     for number, step in enumerate(residual.steps, start=1):
         if not isinstance(step, Relu) or (before := known.charges_for(number)) is None:
             continue
-        factors, lines, e = known.factors(number, torch.float32), known.lines[number], known.rounding(before, torch.float32)
+        factors, lines, e = (
+            known.factors(number, torch.float32),
+            known.lines[number],
+            known.rounding(before, torch.float32),
+        )
         for above, slope in ((factors.signed + factors.sized, lines.alpha), (factors.sized - factors.signed, lines.s)):
             expected = flat((slope * e).float())[0]
             torch.testing.assert_close(above[:, 2], expected, rtol=1e-5, atol=0)

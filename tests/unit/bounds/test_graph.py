@@ -186,6 +186,7 @@ def nothing(net: Written, x: Tensor) -> None:
 
 RETURNED = (in_a_list, in_a_dict, in_a_pair, nothing)
 
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

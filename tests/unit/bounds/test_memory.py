@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdcompress.bounds.crown import crown, margins
 from kdcompress.bounds.graph import Network, trace
@@ -79,6 +79,22 @@ def test_a_limit_that_not_one_row_fits_in_is_refused_and_says_what_is_needed(wid
         rows_within(wide, 50 * 2**20)
 
 
+class Deep(nn.Module):
+    """Ten layers of 65,536 entries each, whose rows cost next to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(1, 64, 1), nn.Linear(64, 2)
+        self.shift = nn.Parameter(0.1 * torch.randn(10, 64, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).relu()
+        for b in self.shift:
+            h = (0.9 * h + b).relu()
+        logits: Tensor = self.fc(h.mean((2, 3)))
+        return logits
+
+
 @pytest.fixture
 def peak() -> Callable[[Callable[[], object]], int]:
     """Bytes that a call takes at its worst, beyond what was there before."""
@@ -101,9 +117,7 @@ def peak() -> Callable[[Callable[[], object]], int]:
 
 
 @pytest.mark.parametrize("megabytes", [100, 200])
-def test_a_bound_keeps_to_its_limit(
-    wide: Network, megabytes: int, peak: Callable[[Callable[[], object]], int]
-) -> None:
+def test_a_bound_keeps_to_its_limit(wide: Network, megabytes: int, peak: Callable[[Callable[[], object]], int]) -> None:
     x = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def bound() -> None:
@@ -117,17 +131,13 @@ def test_a_bound_keeps_to_its_limit(
 def test_a_search_which_goes_from_ball_to_ball_keeps_to_its_limit_too(
     peak: Callable[[Callable[[], object]], int],
 ) -> None:
-    """A network of so many entries that what is known about one ball is most of the limit."""
+    """Of a network with so many entries that what is known about one ball is most of the limit."""
     torch.manual_seed(0)
-    layers = [layer for _ in range(6) for layer in (nn.Conv2d(64, 64, 1, groups=64), nn.ReLU())]
-    head = nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(64, 2))
-    model = ready(nn.Sequential(nn.Conv2d(1, 64, 1), nn.ReLU(), *layers, head))
+    model = ready(Deep())
     x = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        logits = model(x[None])[0]
-        head[2].bias += torch.tensor([1e-6, 0.0]) - logits  # so near the boundary that little is unstable on the way
-    limit = 300 * 2**20
+    model.fc.bias += torch.tensor([1e-5, 0.0]) - model(x[None])[0]  # so near the boundary that few signs are open
+    limit = 356 * 2**20
     subject = bounded(model, (1, 32, 32), memory=limit)
     found: list[Certificate] = []
-    assert peak(lambda: found.append(certificate(subject, x, 0, "Linf", (1e-4,)))) <= limit
-    assert found[0].verified == (False,)
+    assert peak(lambda: found.append(certificate(subject, x, 0, "Linf", (0.00027,)))) <= limit
+    assert found[0].verified == (False,)  # by both types, and then the search
