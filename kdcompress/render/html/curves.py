@@ -106,7 +106,9 @@ def drawn(
     told = {
         name: [point for point in curve if marked is None or point[0] in marked[name]] for name, curve in curves.items()
     }
-    _ticked(axes, sorted({radius for curve in told.values() for radius, _ in curve}), along)
+    ticks = sorted({radius for curve in told.values() for radius, _ in curve})
+    furthest = max(radius for curve in curves.values() for radius, _ in curve)
+    _ticked(axes, [*ticks, *_multiples(ticks[-1], furthest)], along)
     axes.set_ylabel(upwards)
     _quietly_styled(axes)
     legend = figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, handlelength=3.2)
@@ -116,6 +118,15 @@ def drawn(
         # Letters that matplotlib's font lacks are measured roughly here, and drawn by the page's font.
         warnings.filterwarnings("ignore", message=".*Glyph")
         return inline(figure, key, f"{upwards} over {along}. {_told(told)}")
+
+
+def _multiples(radius: float, furthest: float) -> list[float]:
+    """Twice the radius, thrice, ... as far as curves go on beyond the last that was asked for.
+
+    >>> _multiples(2.0, 6.3), _multiples(2.0, 2.1), _multiples(0.0, 1.0)
+    ([4.0, 6.0], [], [])
+    """
+    return [radius * times for times in range(2, int(furthest / radius) + 1)] if radius > 0 else []
 
 
 def _ticked(axes, radii: list[float], along: str) -> None:  # type: ignore[no-untyped-def]
