@@ -54,7 +54,7 @@ def rows_within(network: Network, limit: int) -> int:
         needed = _standing(network) + _bytes_a_row(network)
         raise UsageError(
             f"sound bounds of this network need at least {math.ceil(needed / 2**20)} MiB; "
-            f"the limit is {limit >> 20} MiB: allow more, or leave bounds out"
+            f"the limit is {limit >> 20} MiB: allow more (--memory, in GiB), or leave bounds out"
         )
     return min(rows, MOST_ROWS)
 

@@ -1,4 +1,13 @@
-"""Verified accuracy: what sound bounds prove of the network itself, image by image, beside what an attack breaks."""
+"""Verified accuracy: what sound bounds prove of the network itself, image by image, beside what an attack breaks.
+
+What the search for the largest radii costs beside the verdicts, on the packaged digits teacher (225k parameters); one
+thread of a shared two-core Xeon, 2026-11-23:
+
+| eps asked for | images | verdicts, s | search, s |
+|---------------|--------|-------------|-----------|
+| 0.02          | 4      | 24          | 99        |
+| 0.02, 0.05    | 12     | 139         | 142       |
+"""
 
 import hashlib
 import math
