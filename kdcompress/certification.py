@@ -61,12 +61,17 @@ class Audit(Result):
 
 
 class Certification(Result):
-    """What `kdcompress certify` found: every network on the same images."""
+    """What `kdcompress certify` found: every network on the same images.
+
+    Attributes:
+        labels: of the images in order, numbers of `data.classes`; empty in reports of a development version.
+    """
 
     schema_version: Literal["1.0"] = CERTIFICATION_VERSION
     threat_model: ThreatRecord
     radii: tuple[float, ...]
     data: DataRecord
+    labels: tuple[int, ...] = ()
     device: str
     models: dict[str, CertifiedModel]
     audit: Audit | None

@@ -450,6 +450,8 @@ class Verified(Result):
             figures.
         at: ascending in eps.
         largest: the largest certified eps of each image in order, to `tolerance` of itself; 0 where misclassified.
+            Empty where it was not sought.
+        median: of `largest`: of an even number of images the mean of the middle two.
         attack: what broke the images that were skipped.
         seconds: of all images, whether they were certified now or taken from what was kept.
     """

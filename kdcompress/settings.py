@@ -484,6 +484,7 @@ class CertifySettings(Settings):
 
     Attributes:
         memory: GiB that sound bounds, and the audit of the propositions, may take; None for a share of what is free.
+        largest: whether bounds seek each image's largest radius, beyond the verdicts at the radii asked for.
         clever_images, audit_images: of `evaluation.images`, the first so many.
         evaluation: images, seed, device, where results are kept, and how smoothing draws; its attack is none.
     """
@@ -498,6 +499,7 @@ class CertifySettings(Settings):
     audit_images: Annotated[int, Field(ge=1)] = 20
     clever_images: Annotated[int, Field(ge=1)] = 10
     memory: Positive | None = None
+    largest: bool = True
     clever: CleverSettings
     audit: AuditSettings = AuditSettings()
     evaluation: EvaluationSettings

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from kdcompress.bounds.verify import Bounded
 from kdcompress.certification import Audit, Certification, CertifiedModel
 from kdcompress.data import Split
 from kdcompress.devices import device_name, resolve_device
+from kdcompress.errors import UsageError
 from kdcompress.evaluation.accuracy import predicted, rate
 from kdcompress.evaluation.audit.counter_example import counter_examples
 from kdcompress.evaluation.audit.memory import TooLargeError
@@ -26,7 +28,7 @@ from kdcompress.evaluation.loading import Loaded, load
 from kdcompress.evaluation.measure import identity, votes_folder
 from kdcompress.evaluation.smoothing.certified import smoothing
 from kdcompress.evaluation.smoothing.kept import KeptVotes
-from kdcompress.evaluation.verified import verified
+from kdcompress.evaluation.verified import prepared, verified
 from kdcompress.gates import certification_gates, refuse_uncertifiable
 from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import LoadedModel
@@ -35,6 +37,8 @@ from kdcompress.report import Proposition1, Proposition2, ThreatRecord
 from kdcompress.settings import CertifySettings
 from kdcompress.threat import ThreatModel
 from kdcompress.versions import versions
+
+BOUNDABLE = "networks of convolutions, linear layers and ReLUs, pooled by means, can be bounded"
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,17 @@ def certify_with_names(
         forget_old(settings.evaluation.keep_dir)
     for model in loaded.models.values():
         model.model.to(device)
+    judged = "student" if "student" in loaded.models else "teacher"
+    subjects = _prepared(loaded, judged, settings, listener)
     models = {
-        name: _certified(name, model, loaded.images, settings, device, listener)
+        name: _certified(name, model, subjects.get(name), loaded.images, settings, device, listener)
         for name, model in loaded.models.items()
     }
     audit = _audit(loaded, models, settings, device, listener) if settings.audits else None
-    judged = "student" if "student" in models else "teacher"
     result = Certification(
         threat_model=ThreatRecord(norm=settings.threat.norm, eps=settings.threat.eps),
         radii=settings.radii,
+        labels=tuple(loaded.images.labels.tolist()),
         data=loaded.record.model_copy(update={"sha256": fingerprint(loaded.images)}),
         device=device_name(device),
         models=models,
@@ -90,9 +96,30 @@ def certify_with_names(
     return result, ImageNames(images.ids, tuple(loaded.classes[label] for label in images.labels.tolist()))
 
 
+def _prepared(loaded: Loaded, judged: str, settings: CertifySettings, listener: Listener) -> dict[str, Bounded | str]:
+    """Every network that bounds are asked of, or why there are none: said before minutes go into other kinds.
+
+    Raises:
+        UsageError: if a gate asks for bounds of a network that has none, or --memory is too little.
+    """
+    if "bounds" not in settings.kinds:
+        return {}
+    memory = None if settings.memory is None else int(settings.memory * 2**30)
+    found = {name: prepared(model.model, loaded.input_size, memory=memory) for name, model in loaded.models.items()}
+    for name, why in found.items():
+        if not isinstance(why, str):
+            continue
+        hint = f"; {BOUNDABLE}" if why.startswith("not supported") else ""
+        if name == judged and settings.gates.min_verified_accuracy is not None:
+            raise UsageError(f"--min-verified-accuracy needs sound bounds of the {name}: {why}{hint}")
+        listener.note(f"{name}: sound bounds: {why}{hint}")
+    return found
+
+
 def _certified(
     name: str,
     loaded: LoadedModel,
+    subject: Bounded | str | None,
     images: Split,
     settings: CertifySettings,
     device: torch.device,
@@ -142,17 +169,19 @@ def _certified(
         if "smoothing" in settings.kinds
         else None,
         bounds=verified(
-            model,
+            subject,
             images,
             norm,
             settings.radii,
             device=device,
-            memory=_memory(settings),
+            largest=settings.largest,
+            batch_size=size,
             folder=kept({"bounds": norm}),
             seed=how.seed,
             on_progress=_told(listener, name, "sound bounds"),
+            note=lambda text: listener.note(f"{name}: {text}"),
         )
-        if "bounds" in settings.kinds
+        if subject is not None
         else None,
     )
     if scores.note is not None:

@@ -119,6 +119,38 @@ def test_gates_decide_the_exit_code(
     assert ran.code == code, ran.stderr
 
 
+def test_a_network_without_sound_bounds_is_said_so_first_and_refused_where_a_gate_needs_them(
+    run: Any, weights: Path, pictures: Path, tmp_path: Path
+) -> None:
+    factory = tmp_path / "curved.py"
+    factory.write_text(
+        "from torch import nn\n\ndef curved(classes=4):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(192, classes), nn.Tanh())\n"
+    )
+    words = ("certify", weights, "--arch", f"{factory}:curved", "--mean", "none", "--data", pictures, "--images", 4)
+    words = (*words, "--eps", "1/255", "--kinds", "first-order,bounds", "--device", "cpu")
+    ran = run(*words)
+    assert ran.code == 0, ran.stderr
+    assert "student: sound bounds: not supported: " in ran.stderr and "ReLUs" in ran.stderr
+    refused = run(*words, "--min-verified-accuracy", 0.5)
+    assert refused.code == 2
+    (line,) = (line for line in refused.stderr.splitlines() if line.startswith("error"))
+    assert "--min-verified-accuracy needs sound bounds of the student: not supported: " in line and "ReLUs" in line
+
+
+def test_too_little_memory_is_said_before_anything_is_measured(run: Any, teacher: list[str], pictures: Path) -> None:
+    ran = run("certify", *teacher, "--data", pictures, "--eps", "1/255", "--memory", 0.001, "--device", "cpu")
+    assert ran.code == 2 and "need at least" in ran.stderr and "the limit is 1 MiB" in ran.stderr
+    assert "CLEVER" not in ran.stderr and "smoothing" not in ran.stderr
+
+
+def test_verdicts_can_be_had_without_the_search(run: Any, teacher: list[str], pictures: Path) -> None:
+    words = ("certify", *teacher, "--data", pictures, "--eps", "1/255", "--images", 4, "--kinds", "bounds")
+    ran = run(*words, "--no-largest", "--device", "cpu", "--format", "json", "--fresh")
+    bounds = json.loads(ran.stdout)["models"]["teacher"]["bounds"]
+    assert bounds["largest"] == [] and bounds["median"] is None and bounds["at"][0]["n"] == 4
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
