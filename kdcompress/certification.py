@@ -49,6 +49,7 @@ class Audit(Result):
     Attributes:
         proposition1: one a radius. proposition2: one a radius and norm.
         radii: the student's radius beside the teacher's. counter_examples: of (24) and (25).
+        unmeasured: what is missing, because an image of it needs more memory than there is, a sentence each.
     """
 
     n: int
@@ -56,15 +57,21 @@ class Audit(Result):
     proposition2: tuple[Proposition2, ...]
     radii: RadiusCompared
     counter_examples: CounterExamples
+    unmeasured: tuple[str, ...] = ()
 
 
 class Certification(Result):
-    """What `kdcompress certify` found: every network on the same images."""
+    """What `kdcompress certify` found: every network on the same images.
+
+    Attributes:
+        labels: of the images in order, numbers of `data.classes`; empty in reports of a development version.
+    """
 
     schema_version: Literal["1.0"] = CERTIFICATION_VERSION
     threat_model: ThreatRecord
     radii: tuple[float, ...]
     data: DataRecord
+    labels: tuple[int, ...] = ()
     device: str
     models: dict[str, CertifiedModel]
     audit: Audit | None

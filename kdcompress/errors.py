@@ -57,4 +57,4 @@ class ReportError(KdcompressError):
 
 
 class UnsupportedLayerError(KdcompressError):
-    """A network has a layer that sound bounds cannot pass: the message is `not supported: <layer>`."""
+    """Sound bounds cannot pass a network: the message is `not supported: <layer>`, or `too large: ...`."""

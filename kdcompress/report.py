@@ -236,13 +236,15 @@ class Premise(Result):
 class MarginTerms(Result):
     """The margin inequality, image by image, for the rival class that leaves least: all of it estimates.
 
+    Of the rivals that were looked at: where these are not all classes, another may leave less.
+
         student_margin >= guaranteed = teacher_margin - logits - gradients - remainder_student - remainder_teacher
 
     Attributes:
         rival: the class's index.
         teacher_margin: the least that was found in the ball, over the points of all searches: from above.
         remainder_student, remainder_teacher: the largest that were found: from below.
-        student_margin: the least that was found, of any class: from above.
+        student_margin: the least that was found, over all classes, looked at or not: from above.
     """
 
     kind: Literal["estimate"] = "estimate"
@@ -280,15 +282,17 @@ class Proposition1(Result):
     """Proposition 1 audited in one ball: its premises, and the inequality that holds without them.
 
     Attributes:
-        steps, restarts, rivals, seed: of the searches.
+        steps, restarts, seed: of the searches.
+        rivals: how many of the `classes` are looked at, an image: those nearest by either network's logits.
         attack: what the teacher's constancy and both networks' margins were tried with.
         teacher_constant: a character an image: `c` certified, `.` not falsified by `attack`, `x` falsified.
-        constant: the share of `c` and `.`; `certified`: of `c`, None where no certificates were given.
+        constant: the share of `c` and `.`; `certified`: of `c`, None where no certificates were given. These
+            are about the label's class: only the `certified_tried` images that the teacher sees rightly can have one.
         right: the share that both networks classify rightly (17).
         premises: (15), (16) and linearity of both networks.
         gradient_cosine: of the CE gradients of (15), one an image.
         all_hold: the share with every premise, those without a tolerance and those within it.
-        kept: the share for which the inequality leaves the student a positive margin: an estimate.
+        kept: the share for which the inequality leaves the student a positive margin to each of `rivals`: an estimate.
         stood: the share that `attack` leaves the student, right and unbroken.
         exceeded: the share for which some search's point breaks the inequality with the remainders that their own
             ascents found, before the points are merged.
@@ -303,11 +307,13 @@ class Proposition1(Result):
     steps: int
     restarts: int
     rivals: int
+    classes: int
     seed: int
     attack: str
     teacher_constant: str
     constant: Rate
     certified: Rate | None
+    certified_tried: int | None
     right: Rate
     premises: tuple[Premise, ...]
     gradient_cosine: tuple[float, ...]
@@ -328,7 +334,10 @@ class RadiusCompared(Result):
         attack: what found the upper bounds.
         student_at_most, teacher_at_most: the distance of the nearest misclassified point that was found; 0 for a
             misclassified image, None where none was found up to `largest`.
-        student_at_least, teacher_at_least: certified radii, None where none were given.
+            Rounded up.
+        student_at_least, teacher_at_least: certified radii, rounded down; None where none were given.
+        rounding_student, rounding_teacher: images whose point was found inside their own certified radius, and which
+            the network sees rightly in float64: the rounding of float32, and no contradiction.
         median_student, median_teacher: of the upper bounds; None where more than half of them are.
         below: the share of images whose student fell nearer than the teacher: a comparison of attacks.
         proved_smaller: the share whose student fell inside the teacher's certified radius: Proposition 1's conclusion
@@ -343,6 +352,8 @@ class RadiusCompared(Result):
     teacher_at_most: tuple[float | None, ...]
     student_at_least: tuple[float, ...] | None
     teacher_at_least: tuple[float, ...] | None
+    rounding_student: int = 0
+    rounding_teacher: int = 0
     median_student: float | None
     median_teacher: float | None
     below: Rate
@@ -439,6 +450,8 @@ class Verified(Result):
             figures.
         at: ascending in eps.
         largest: the largest certified eps of each image in order, to `tolerance` of itself; 0 where misclassified.
+            Empty where it was not sought.
+        median: of `largest`: of an even number of images the mean of the middle two.
         attack: what broke the images that were skipped.
         seconds: of all images, whether they were certified now or taken from what was kept.
     """

@@ -584,12 +584,13 @@ class AuditSettings(Settings):
 
     Attributes:
         steps, restarts: of every ascent: see `kdcompress.attacks.ascent`.
-        rivals: classes whose margins are looked at, an image: those nearest by the teacher's logits; 9 as AutoAttack.
+        rivals: classes whose margins are looked at, an image: so many nearest by the teacher's logits, and as many by
+            the student's; 9 as AutoAttack.
         tolerances: of the premises, as shares of each one's own scale. At a tenth the inequality's terms are a tenth of
             what they are compared with; at a half a premise says little.
         agreement: of a counter-example's logits: the largest relative difference that still counts as the same outputs.
             A fifth is what a KD student of the digits comes within on half of its images.
-        batch_size: points a forward.
+        batch_size: most points a forward; it changes no figure.
     """
 
     steps: Annotated[int, Field(ge=1)] = 20
@@ -625,7 +626,8 @@ class CertifySettings(Settings):
     """Everything `kdcompress certify` was asked for.
 
     Attributes:
-        memory: GiB that sound bounds may take; None for a share of what is free.
+        memory: GiB that sound bounds, and the audit of the propositions, may take; None for a share of what is free.
+        largest: whether bounds seek each image's largest radius, beyond the verdicts at the radii asked for.
         clever_images, audit_images: of `evaluation.images`, the first so many.
         evaluation: images, seed, device, where results are kept, and how smoothing draws; its attack is none.
     """
@@ -640,6 +642,7 @@ class CertifySettings(Settings):
     audit_images: Annotated[int, Field(ge=1)] = 20
     clever_images: Annotated[int, Field(ge=1)] = 10
     memory: Positive | None = None
+    largest: bool = True
     clever: CleverSettings
     audit: AuditSettings = AuditSettings()
     evaluation: EvaluationSettings

@@ -95,11 +95,13 @@ def proposition1(eps: float) -> Proposition1:
         steps=20,
         restarts=1,
         rivals=9,
+        classes=10,
         seed=0,
         attack="PGD",
         teacher_constant="c.",
         constant=rate(1.0),
         certified=rate(0.5),
+        certified_tried=1,
         right=rate(1.0),
         premises=(
             Premise(name="equal gradients", equation="(15)", kind="exact", values=two, held=held),

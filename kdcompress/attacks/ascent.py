@@ -17,13 +17,13 @@ ends and a random start are taken. A step of 2.5 eps / steps, as PGD takes, find
 and .56 of LLM (Linf) in one run of |r|; a step that falls from eps to zero .70, .84 and .75.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from kdcompress.attacks.pgd import into_ball
-from kdcompress.maths.norms import steepest, uniform_in_ball
+from kdcompress.maths.norms import steepest
 from kdcompress.threat import ThreatModel
 
 Objective = Callable[[Tensor], Tensor]
@@ -59,28 +59,17 @@ def ascend(objective: Objective, inputs: Tensor, start: Tensor, threat: ThreatMo
 
 
 def extremes(
-    r: Objective,
-    inputs: Tensor,
-    gradient: Tensor,
-    threat: ThreatModel,
-    *,
-    steps: int,
-    restarts: int,
-    generator: Generator,
+    r: Objective, inputs: Tensor, gradient: Tensor, threat: ThreatModel, *, steps: int, starts: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Points of large |r|, 2 + 2 restarts of (B, C, H, W): +r and -r, from the ball's ends along `gradient`, and from
-    random starts.
+    """Points of large |r|, (B, C, H, W) each: +r and -r in turn, from the ball's ends along `gradient` and `starts`.
 
     Args:
         gradient: (B, C, H, W): of r at x, or of the function whose remainder r is.
+        starts: where +r, -r, +r, ... start from too: an even number, commonly drawn by chance.
     """
     end = threat.eps * steepest(gradient, threat.norm)
-    starts = [(inputs + end, inputs - end)]
-    for _ in range(restarts):
-        up, down = (inputs + uniform_in_ball(inputs, threat, generator) for _ in range(2))
-        starts.append((up, down))
-    found = []
-    for up, down in starts:
-        found.append(ascend(r, inputs, up, threat, steps=steps))
-        found.append(ascend(lambda x: -r(x), inputs, down, threat, steps=steps))
-    return found
+    signs: tuple[Objective, Objective] = (r, lambda x: -r(x))
+    return [
+        ascend(signs[place % 2], inputs, start, threat, steps=steps)
+        for place, start in enumerate([inputs + end, inputs - end, *starts])
+    ]

@@ -6,6 +6,8 @@ constants vanish but at unstable ReLUs and rounding is in proportion to the devi
 settled.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ def crown(
     *,
     rows: int,
     precise: bool = True,
-    outer: Tangents | None = None,
+    outer: Mapping[int, Box] | None = None,
 ) -> Tangents:
     """All boxes and lines: intervals everywhere, and CROWN for what goes into a ReLU and may have either sign.
 
@@ -38,7 +40,7 @@ def crown(
         fast: weights in float32 on a CPU, else `network`.
         rows: coefficients' rows at a time.
         precise: float64 wherever a sign stays open; else rounding widens the boxes by a percent or so.
-        outer: what is known about a larger region around the same image: a sign that is settled there is settled here.
+        outer: boxes of a larger region around the same image: a sign that is settled there is settled here.
     """
     known = begin(network, fast, region)
     lines: dict[int, Lines] = {}
@@ -47,7 +49,7 @@ def crown(
             before = step.inputs[0]
             if before not in lines:
                 if outer is not None:
-                    wider = outer.boxes[before]
+                    wider = outer[before]
                     known.boxes[before] = known.boxes[before].within(wider.low, wider.high)
                 known.boxes[before], sides = _refined(known, before, rows, precise)
                 lines[before] = adaptive_lines(known.values[before], sides)

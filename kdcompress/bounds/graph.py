@@ -76,17 +76,19 @@ def trace(model: nn.Module, input_size: Shape) -> Network:
     builder = Builder(BATCH, [tuple(input_size)])
     env: dict[Any, Any] = _constants(program)
     users = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"}
-    output = None
+    answers: list[Any] = []
     program.graph.eliminate_dead_code()  # an in-place operation on a part leaves a copy of the whole behind
     for node in program.graph.nodes:
         if node.op == "placeholder":
             env[node] = builder.value(0) if node.name in users else env[node.name]
-        elif node.op == "output":
-            output = builder.number(env[node.args[0][0]])
+        elif node.op == "output":  # buffers that the forward writes stand there too
+            named = {one.name: env[one] for one in node.args[0] if isinstance(one, torch.fx.Node)}
+            answers = [named.get(name) for name in program.graph_signature.user_outputs]
         else:
             env[node] = _read(node, env, builder)
+    output = builder.number(answers[0]) if len(answers) == 1 else None
     if output is None or output == 0 or len(builder.shapes[output]) != 1:
-        raise UnsupportedLayerError(f"not supported: {type(model).__name__}: its output must be logits (B, K)")
+        raise _unlike_logits(model)
     network = Network(tuple(input_size), folded(builder.steps, output))
     _refuse_other_answers(network, model, x)
     return network
@@ -141,9 +143,24 @@ def _refuse_other_answers(network: Network, model: nn.Module, x: Tensor) -> None
     """The trace must be the network: with other images, and another number of them."""
     other = x.flip(0)[:2].flip(-1)
     with torch.no_grad():
-        expected: Tensor = model(other).double()
+        try:
+            answer = model(other)
+        except Exception as error:  # whatever a network may raise that was written for one number of images
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UnsupportedLayerError(
+                f"not supported: {type(model).__name__}: "
+                f"it answers for {BATCH} images and not for {len(other)}: {first}"
+            ) from error
         found = network.values(other.double())[-1]
-    if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().amax().clamp(min=1))):
+    if not isinstance(answer, Tensor):
+        raise _unlike_logits(model)
+    expected = answer.double()
+    atol = 1e-4 * float(expected.abs().amax().clamp(min=1))
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-4, atol=atol):
         raise UnsupportedLayerError(
             f"not supported: {type(model).__name__}: what it computes depends on more than the traced operations"
         )
+
+
+def _unlike_logits(model: nn.Module) -> UnsupportedLayerError:
+    return UnsupportedLayerError(f"not supported: {type(model).__name__}: its output must be logits (B, K)")

@@ -268,7 +268,9 @@ def avg_pool2d(
     to: Builder, v: Value, kernel: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor: int | None = None,
 ) -> Value:  # fmt: skip
-    """Means of windows."""
+    """Means of windows; with a divisor of their own, sums of windows over it."""
+    if divisor is not None and divisor <= 0:  # `Average` has no negative coefficients
+        raise NoStepError("a mean with a divisor that is not positive")
     kernel = _pair(kernel)
     stride = _pair(stride) if stride not in ((), [], None) else kernel
     overlap = math.prod(math.ceil(k / s) for k, s in zip(kernel, stride, strict=True))

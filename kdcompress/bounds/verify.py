@@ -1,6 +1,7 @@
 """What bounds prove of an image: margins, whether no point of the ball is misclassified, how large the ball may be."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,12 @@ from torch import Tensor, nn
 
 from kdcompress.bounds.crown import crown, margins
 from kdcompress.bounds.graph import Network, trace
-from kdcompress.bounds.interval import interval_margins
+from kdcompress.bounds.interval import Box, interval_margins
 from kdcompress.bounds.memory import SHARE, available_memory, rows_within
-from kdcompress.bounds.region import region
+from kdcompress.bounds.region import Region, region
 from kdcompress.bounds.steps import Shape
-from kdcompress.bounds.tangents import Tangents
+from kdcompress.bounds.work import MOST, work
+from kdcompress.errors import UnsupportedLayerError, UsageError
 from kdcompress.maths.radii import first_order_radius
 from kdcompress.threat import Norm
 
@@ -41,22 +43,31 @@ class Bounded:
     rows: int
 
 
-def bounded(model: nn.Module, input_size: Shape, *, memory: int | None = None) -> Bounded:
-    """Trace a network, and see how much of it fits in memory.
+def bounded(model: nn.Module, input_size: Shape, *, memory: int | None = None, most_work: float = MOST) -> Bounded:
+    """Trace a network, and see what a bound costs, and how much of it fits in memory.
 
     Args:
         model: eval mode, (B, C, H, W) in [0,1] -> (B, K).
         memory: bytes that bounds may take; None for a quarter of what is free.
+        most_work: multiply-accumulates of one bound of one image beyond which the network is too large.
 
     Raises:
-        UnsupportedLayerError: `not supported: <layer>`.
-        UsageError: if the memory is not enough for one row.
+        UnsupportedLayerError: `not supported: <layer>`, or `too large: ...`: for the work, or for what is free.
+        UsageError: if the memory that was named is not enough for one row.
     """
     network = trace(model, input_size)
+    if (expected := work(network)) > most_work:
+        said = f"one bound of one image takes {expected:.1g} multiply-accumulates, over {most_work:.1g}"
+        raise UnsupportedLayerError(f"too large: {said}")
     device = next(model.parameters(), torch.empty(0)).device
     limit = int(SHARE * available_memory(device)) if memory is None else memory
     fast = network.to(torch.float32) if _rounds_to_float32(device) else network
-    return Bounded(model, network, fast, rows_within(network, limit))
+    try:
+        return Bounded(model, network, fast, rows_within(network, limit))
+    except UsageError as error:
+        if memory is not None:
+            raise
+        raise UnsupportedLayerError(f"too large: {error}") from None
 
 
 @torch.no_grad()
@@ -137,7 +148,7 @@ class _Search:
 
     def __init__(self, subject: Bounded, x: Tensor, y: int, norm: Norm, broken_at: float) -> None:
         self.subject, self.x, self.y, self.norm = subject, x, y, norm
-        self.outer: Tangents | None = None
+        self.outer: Mapping[int, Box] | None = None
         with torch.no_grad():
             logits = subject.network.values(x[None].double())[-1][0]
         others = torch.arange(len(logits), device=logits.device) != y
@@ -162,11 +173,16 @@ class _Search:
         for exactly in (False, True):
             if margin > 0 or (exactly and not (precise and margin > -NEAR * (self.clean - margin))):
                 return margin
-            known = crown(subject.network, subject.fast, ball, rows=subject.rows, precise=exactly, outer=self.outer)
-            margin = float(margins(known, self.y).amin())
+            margin, boxes = self._by_crown(ball, exactly)
             if margin <= 0:
-                self.outer = known
+                self.outer = boxes
         return margin
+
+    def _by_crown(self, ball: Region, precise: bool) -> tuple[float, Mapping[int, Box]]:
+        """The smallest margin's bound, and the boxes: of all that is known no more is kept, for the memory's sake."""
+        subject = self.subject
+        known = crown(subject.network, subject.fast, ball, rows=subject.rows, precise=precise, outer=self.outer)
+        return float(margins(known, self.y).amin()), known.boxes
 
     def narrow(self) -> None:
         """Close in to the tolerance."""

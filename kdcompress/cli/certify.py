@@ -115,10 +115,17 @@ def certify(
     memory: Annotated[
         float | None,
         typer.Option(
-            help="Most GiB that the sound bounds may take. Default: a quarter of what is free.",
+            help="Most GiB that sound bounds and the audit may take. Default: a quarter of what is free.",
             rich_help_panel=MEASURES,
         ),
     ] = None,
+    largest: Annotated[
+        bool,
+        typer.Option(
+            help="Sound bounds: seek each image's largest radius too, half of the time and more; a gate needs none.",
+            rich_help_panel=MEASURES,
+        ),
+    ] = default(CertifySettings, "largest"),
     seed: Annotated[
         int, typer.Option(help="Seed of the shuffle, the searches and the noise.", rich_help_panel=MEASURES)
     ] = default(EvaluationSettings, "seed"),
@@ -166,6 +173,7 @@ def certify(
             audit_images=audit_images,
             clever_images=clever_images,
             memory=memory,
+            largest=largest,
             clever=CleverSettings.of(
                 clever_radius=4 * max((first, *more)) if clever_radius is None else clever_radius,
                 clever_batches=clever_batches,

@@ -17,7 +17,7 @@ from kdcompress.devices import out_of_memory
 from kdcompress.errors import UsageError
 from kdcompress.evaluation.accuracy import Verdicts, predictions
 from kdcompress.evaluation.forecast import seconds_left
-from kdcompress.evaluation.kept import NOWHERE, STOOD, UNTRIED, WRONG, Chunk, Kept, chunk_name
+from kdcompress.evaluation.kept import NOWHERE, STOOD, UNTRIED, WRONG, Chunk, Kept, agrees, chunk_name
 from kdcompress.evaluation.masking.gradients import gradient_or_none
 from kdcompress.progress import AttackProgress
 from kdcompress.threat import Norm, ThreatModel
@@ -133,7 +133,7 @@ def _begun(
     slope = (torch.full_like(few, torch.nan) if gradient is None else gradient).float().cpu()
     found = kept.load(name)
     if found is not None and len(found.verdict) == len(x) and found.done > 0:
-        if _agrees(found.probe, probe) and _agrees(found.slope, slope):
+        if agrees(found.probe, probe) and agrees(found.slope, slope):
             if is_first:
                 note(f"verdicts of an earlier run are taken up again, from {kept.folder}")
             return found
@@ -159,12 +159,6 @@ def _unattacked(
             return predictions(sliced[False], x, conditions.plan.draws)
 
     return _sparing(sliced, len(x), note, see)
-
-
-def _agrees(kept: Tensor, found: Tensor) -> bool:
-    """Loosely: another number of threads rounds otherwise."""
-    scale = float(found.nan_to_num(0.0, 0.0, 0.0).abs().max())
-    return kept.shape == found.shape and torch.allclose(kept, found, rtol=1e-2, atol=1e-2 * scale, equal_nan=True)
 
 
 def _one_step(

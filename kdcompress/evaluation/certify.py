@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
+from kdcompress.bounds.verify import Bounded
 from kdcompress.certification import Audit, Certification, CertifiedModel
 from kdcompress.data import Split
 from kdcompress.devices import device_name, resolve_device
+from kdcompress.errors import UsageError
 from kdcompress.evaluation.accuracy import predicted, rate
 from kdcompress.evaluation.audit.counter_example import counter_examples
+from kdcompress.evaluation.audit.memory import TooLargeError
 from kdcompress.evaluation.audit.proposition1 import proposition1
 from kdcompress.evaluation.audit.proposition2 import proposition2
 from kdcompress.evaluation.audit.radius import compared_radii
@@ -25,15 +28,17 @@ from kdcompress.evaluation.loading import Loaded, load
 from kdcompress.evaluation.measure import identity, votes_folder
 from kdcompress.evaluation.smoothing.certified import smoothing
 from kdcompress.evaluation.smoothing.kept import KeptVotes
-from kdcompress.evaluation.verified import verified
+from kdcompress.evaluation.verified import prepared, verified
 from kdcompress.gates import certification_gates, refuse_uncertifiable
 from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import LoadedModel
 from kdcompress.progress import Listener
-from kdcompress.report import ThreatRecord
+from kdcompress.report import Proposition1, Proposition2, ThreatRecord
 from kdcompress.settings import CertifySettings
 from kdcompress.threat import ThreatModel
 from kdcompress.versions import versions
+
+BOUNDABLE = "networks of convolutions, linear layers and ReLUs, pooled by means, can be bounded"
 
 
 @dataclass(frozen=True)
@@ -66,21 +71,23 @@ def certify_with_names(
         forget_old(settings.evaluation.keep_dir)
     for model in loaded.models.values():
         model.model.to(device)
+    judged = "student" if "student" in loaded.models else "teacher"
+    subjects = _prepared(loaded, judged, settings, listener)
     models = {
-        name: _certified(name, model, loaded.images, settings, device, listener)
+        name: _certified(name, model, subjects.get(name), loaded.images, settings, device, listener)
         for name, model in loaded.models.items()
     }
     audit = _audit(loaded, models, settings, device, listener) if settings.audits else None
-    judged = "student" if "student" in models else "teacher"
     result = Certification(
         threat_model=ThreatRecord(norm=settings.threat.norm, eps=settings.threat.eps),
         radii=settings.radii,
+        labels=tuple(loaded.images.labels.tolist()),
         data=loaded.record.model_copy(update={"sha256": fingerprint(loaded.images)}),
         device=device_name(device),
         models=models,
         audit=audit,
         gates=certification_gates(settings, judged, models[judged]),
-        notes=loaded.notes,
+        notes=(*loaded.notes, *(() if audit is None else audit.unmeasured)),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         seconds=round(time.perf_counter() - started, 1),
@@ -89,9 +96,30 @@ def certify_with_names(
     return result, ImageNames(images.ids, tuple(loaded.classes[label] for label in images.labels.tolist()))
 
 
+def _prepared(loaded: Loaded, judged: str, settings: CertifySettings, listener: Listener) -> dict[str, Bounded | str]:
+    """Every network that bounds are asked of, or why there are none: said before minutes go into other kinds.
+
+    Raises:
+        UsageError: if a gate asks for bounds of a network that has none, or --memory is too little.
+    """
+    if "bounds" not in settings.kinds:
+        return {}
+    memory = None if settings.memory is None else int(settings.memory * 2**30)
+    found = {name: prepared(model.model, loaded.input_size, memory=memory) for name, model in loaded.models.items()}
+    for name, why in found.items():
+        if not isinstance(why, str):
+            continue
+        hint = f"; {BOUNDABLE}" if why.startswith("not supported") else ""
+        if name == judged and settings.gates.min_verified_accuracy is not None:
+            raise UsageError(f"--min-verified-accuracy needs sound bounds of the {name}: {why}{hint}")
+        listener.note(f"{name}: sound bounds: {why}{hint}")
+    return found
+
+
 def _certified(
     name: str,
     loaded: LoadedModel,
+    subject: Bounded | str | None,
     images: Split,
     settings: CertifySettings,
     device: torch.device,
@@ -141,17 +169,19 @@ def _certified(
         if "smoothing" in settings.kinds
         else None,
         bounds=verified(
-            model,
+            subject,
             images,
             norm,
             settings.radii,
             device=device,
-            memory=None if settings.memory is None else int(settings.memory * 2**30),
+            largest=settings.largest,
+            batch_size=size,
             folder=kept({"bounds": norm}),
             seed=how.seed,
             on_progress=_told(listener, name, "sound bounds"),
+            note=lambda text: listener.note(f"{name}: {text}"),
         )
-        if "bounds" in settings.kinds
+        if subject is not None
         else None,
     )
     if scores.note is not None:
@@ -175,45 +205,61 @@ def _audit(
     norm, radii, how = settings.threat.norm, settings.radii, settings.audit
     sound = {name: _largest(model, len(images)) for name, model in models.items()}
 
+    memory = _memory(settings)
+
     def kept(what: str, threat: ThreatModel | None = None) -> Path | None:
         root = settings.evaluation.keep_dir
         if root is None:
             return None
         ball = None if threat is None else [threat.norm, threat.eps]
         pair = [identity(loaded.models[name]) for name in ("student", "teacher")]
+        drawn = how.model_dump(exclude={"batch_size"})  # changes no figure
+        software = [versions(), device.type]
         return root / key_of(
-            {"audit": what, "pair": pair, "ball": ball, "all": [norm, radii], "how": how.model_dump(), "of": versions()}
+            {"audit": what, "pair": pair, "ball": ball, "all": [norm, radii], "how": drawn, "of": software}
         )
 
     balls = [ThreatModel(norm, eps) for eps in radii]
-    first = tuple(
-        proposition1(
-            student,
-            teacher,
-            images,
-            ball,
-            how,
-            classes=len(loaded.classes),
-            device=device,
-            teacher_certified=sound["teacher"],
-            folder=kept("proposition 1", ball),
-            on_progress=_told(listener, f"{ball}", "Proposition 1"),
-        )
-        for ball in balls
-    )
-    second = tuple(
-        proposition2(
-            student,
-            teacher,
-            images,
-            ball,
-            how,
-            device=device,
-            folder=kept("proposition 2", ball),
-            on_progress=_told(listener, f"{ball}", "Proposition 2"),
-        )
-        for ball in balls
-    )
+    unmeasured: list[str] = []
+    first: list[Proposition1] = []
+    second: list[Proposition2] = []
+    try:
+        for ball in balls:
+            found = proposition1(
+                student,
+                teacher,
+                images,
+                ball,
+                how,
+                classes=len(loaded.classes),
+                device=device,
+                teacher_certified=sound["teacher"],
+                memory=memory,
+                folder=kept("proposition 1", ball),
+                on_progress=_told(listener, f"{ball}", "Proposition 1"),
+            )
+            first.append(found)
+    except TooLargeError as error:
+        unmeasured.append(f"Proposition 1 at {ball}: not measured: {error}")
+    try:
+        for ball in balls:
+            second.append(
+                proposition2(
+                    student,
+                    teacher,
+                    images,
+                    ball,
+                    how,
+                    device=device,
+                    memory=memory,
+                    folder=kept("proposition 2", ball),
+                    on_progress=_told(listener, f"{ball}", "Proposition 2"),
+                )
+            )
+    except TooLargeError as error:
+        unmeasured.append(f"Proposition 2 at {ball}: not measured: {error}")
+    for note in unmeasured:
+        listener.note(note)
     compared = compared_radii(
         student,
         teacher,
@@ -224,6 +270,7 @@ def _audit(
         device=device,
         student_certified=sound["student"],
         teacher_certified=sound["teacher"],
+        memory=memory,
         folder=kept("radii"),
         on_progress=_told(listener, "both", "radii by attack"),
     )
@@ -235,11 +282,22 @@ def _audit(
         how,
         names=loaded.classes,
         device=device,
+        memory=memory,
         on_progress=_told(listener, "both", "counter-examples"),
     )
     return Audit(
-        n=len(images), proposition1=first, proposition2=second, radii=compared, counter_examples=counter.record
+        n=len(images),
+        proposition1=tuple(first),
+        proposition2=tuple(second),
+        radii=compared,
+        counter_examples=counter.record,
+        unmeasured=tuple(unmeasured),
     )
+
+
+def _memory(settings: CertifySettings) -> int | None:
+    """Bytes that may be taken; None where nobody said."""
+    return None if settings.memory is None else int(settings.memory * 2**30)
 
 
 def _largest(model: CertifiedModel, n: int) -> torch.Tensor | None:

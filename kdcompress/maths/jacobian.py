@@ -3,6 +3,7 @@
 B batch, K classes, D entries of an image. Equations: the appendix of arXiv:2110.12072.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from kdcompress.maths.norms import flat_norm, full_precision
 
 
-def logits_and_jacobian(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """f(x), (B, K), and J with J_k = grad_x f_k(x), (B, K, D); one forward and K backwards, both detached.
+def logits_and_rows(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Iterator[Tensor]]:
+    """f(x), (B, K), and J_k = grad_x f_k(x), (B, D), one k after the other; one forward and K backwards, all detached.
+
+    The rows take no more memory than is kept of them.
 
     Args:
         model: eval mode, (B, C, H, W) -> (B, K).
@@ -20,8 +23,20 @@ def logits_and_jacobian(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tenso
     with torch.enable_grad():
         x = inputs.detach().requires_grad_()
         f = full_precision(model(x))
-        rows = [torch.autograd.grad(f[:, k].sum(), x, retain_graph=True)[0].flatten(1) for k in range(f.shape[1])]
-    return f.detach(), full_precision(torch.stack(rows, 1))
+
+    def rows() -> Iterator[Tensor]:
+        for k in range(f.shape[1]):
+            with torch.enable_grad():
+                (row,) = torch.autograd.grad(f[:, k].sum(), x, retain_graph=True)
+            yield full_precision(row.flatten(1))
+
+    return f.detach(), rows()
+
+
+def logits_and_jacobian(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """f(x), (B, K), and J with J_k = grad_x f_k(x), (B, K, D), both detached: see `logits_and_rows`."""
+    f, rows = logits_and_rows(model, inputs)
+    return f, torch.stack(list(rows), 1)
 
 
 def off_target(logits: Tensor, labels: Tensor) -> Tensor:
@@ -56,13 +71,13 @@ class Directions:
         return self.free / (self.constrained + self.free)
 
 
-def directions(jacobian_difference: Tensor, logits: Tensor, labels: Tensor) -> Directions:
+def directions(rows: Iterable[Tensor], logits: Tensor, labels: Tensor) -> Directions:
     """||J^s - J^t||_F^2 in three parts, by the orthogonal directions 1 / sqrt K and (p - e_y) / ||p - e_y|| of eq. 21.
 
     Source: the step after eq. 21, which reads as if one combination of K class gradients determined them all.
 
     Guarantees:
-        The parts sum to the whole.
+        The parts sum to the whole, to rounding: what is free is the rest, with an error of some roundings of the whole.
         Nothing is free where K = 2.
         Where both networks have the same logits, the CE gradients' distance is weight * sqrt(constrained).
 
@@ -71,19 +86,20 @@ def directions(jacobian_difference: Tensor, logits: Tensor, labels: Tensor) -> D
     | p = e_y to the last digit         | nothing is constrained       |
 
     Args:
-        jacobian_difference: J^s - J^t, (B, K, D).
+        rows: of J^s - J^t, K of (B, D), one after the other: no more than one is held.
         logits: the teacher's, (B, K), which eq. 16 takes the student's to be.
     """
     K = logits.shape[1]
     u = off_target(logits, labels)
     weight = flat_norm(u, 2)
     u = u / weight.where(weight > 0, torch.ones_like(weight))[:, None]
-    along_u = torch.einsum("bk,bkd->bd", u, jacobian_difference)
-    along_ones = jacobian_difference.sum(1) / K**0.5
-    rest = jacobian_difference - u[:, :, None] * along_u[:, None] - along_ones[:, None] / K**0.5
-    return Directions(
-        along_u.square().sum(1), along_ones.square().sum(1), rest.flatten(1).square().sum(1), weight.detach()
-    )
+    along_u = along_ones = total = torch.zeros(())
+    for k, row in enumerate(rows):
+        along_u = along_u + u[:, k, None] * row
+        along_ones = along_ones + row / K**0.5
+        total = total + row.square().sum(1)
+    constrained, common = along_u.square().sum(1), along_ones.square().sum(1)
+    return Directions(constrained, common, (total - constrained - common).clamp_min(0), weight.detach())
 
 
 def relative_residual(found: Tensor, wanted: Tensor) -> Tensor:

@@ -85,14 +85,18 @@ def kept_margin(student: Network, teacher: Network, delta: Tensor, ball: ThreatM
     Args:
         delta: the points' d, (B, P, D).
     """
-    q = dual_exponent(ball.norm)
-    step = student.gradient - teacher.gradient
     return KeptMargin(
-        logits=(student.margin - teacher.margin).abs(),
-        gradients=ball.eps * flat_norm(step.flatten(0, 1), q).view(step.shape[:2]),
+        *terms_at_image(student, teacher, ball),
         remainder_s=student.remainders(delta).amax(1),
         remainder_t=teacher.remainders(delta).amax(1),
     )
+
+
+def terms_at_image(student: Network, teacher: Network, ball: ThreatModel) -> tuple[Tensor, Tensor]:
+    """The two terms that no search is needed for: |Delta m_k(x)| and delta ||Delta grad m_k(x)||_q, (B, M) each."""
+    step = student.gradient - teacher.gradient
+    gradients = ball.eps * flat_norm(step.flatten(0, 1), dual_exponent(ball.norm)).view(step.shape[:2])
+    return (student.margin - teacher.margin).abs(), gradients
 
 
 def slack(student: Network, teacher: Network, kept: KeptMargin) -> Tensor:

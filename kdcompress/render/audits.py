@@ -2,7 +2,7 @@
 
 from kdcompress.certification import Audit
 from kdcompress.render.words import percent, tenths_of_percent
-from kdcompress.report import CounterExamples, Proposition1, Proposition2, RadiusCompared, Rate
+from kdcompress.report import CounterExamples, Proposition1, Proposition2, RadiusCompared
 from kdcompress.threat import ThreatModel
 
 HEADS = {
@@ -23,9 +23,9 @@ def proposition1_rows(found: tuple[Proposition1, ...]) -> Rows:
     """A row for each premise and outcome, a column for each radius."""
     balls = [str(ThreatModel(one.norm, one.eps)) for one in found]
     rows: list[tuple[str, ...]] = [("share of images", *balls)]
-    rows.append(("(12) teacher constant: not falsified", *(percent(one.constant) for one in found)))
+    rows.append(("(12) teacher constant: not falsified, estimate", *(percent(one.constant) for one in found)))
     if any(one.certified for one in found):
-        rows.append(("(12) teacher constant: certified", *(_rate(one.certified) for one in found)))
+        rows.append(("(12) teacher constant: certified, around the label", *map(_certified, found)))
     rows.append(("(17) both right", *(percent(one.right) for one in found)))
     for place, premise in enumerate(found[0].premises):
         estimate = ", estimate" if premise.kind == "estimate" else ""
@@ -33,12 +33,14 @@ def proposition1_rows(found: tuple[Proposition1, ...]) -> Rows:
             cells = (percent(one.premises[place].held[at]) for one in found)
             rows.append((f"{premise.equation} {premise.name}, to {held.tolerance:g}{estimate}", *cells))
     for at, held in enumerate(found[0].all_hold):
-        rows.append((f"all premises, to {held.tolerance:g}", *(percent(one.all_hold[at]) for one in found)))
-    rows.append(("margin kept by the inequality, estimate", *(percent(one.kept) for one in found)))
-    rows.append(("student stands the attack", *(percent(one.stood) for one in found)))
+        rows.append((f"all premises, to {held.tolerance:g}, estimate", *(percent(one.all_hold[at]) for one in found)))
+    rows.append(
+        (f"margin kept by the inequality{_of_rivals(found[0])}, estimate", *(percent(one.kept) for one in found))
+    )
+    rows.append(("student stands the attack, estimate", *(percent(one.stood) for one in found)))
     rows.append(("other searches exceeded a remainder's own", *(percent(one.exceeded) for one in found)))
     free = (_share(one.directions.median_free) for one in found)
-    rows.append(("Jacobian difference left free by (21), median", *free))
+    rows.append(("Jacobian difference at the image left free by (21), median", *free))
     return tuple(rows)
 
 
@@ -47,10 +49,10 @@ def proposition2_rows(found: tuple[Proposition2, ...]) -> Rows:
     balls = [str(ThreatModel(one.norm, one.eps)) for one in found]
     return (
         ("median over images", *balls),
-        ("gap of the losses found by attack", *(_number(one.median_gap) for one in found)),
+        ("gap of the losses found by attack, estimate", *(_number(one.median_gap) for one in found)),
         ("right side with |CE_s - CE_t|, estimate", *(_number(one.median_bound) for one in found)),
         ("right side of (26), CE_s + CE_t, estimate", *(_number(one.median_bound_of_paper) for one in found)),
-        ("largest term, by images", *(_dominant(one) for one in found)),
+        ("largest term, by images, estimate", *(_dominant(one) for one in found)),
         ("attack above the estimate before merging", *(percent(one.exceeded) for one in found)),
         ("above it after merging", *(f"{one.violated} of {one.n}" for one in found)),
     )
@@ -68,6 +70,9 @@ def radii_sentence(found: RadiusCompared) -> str:
             f" Inside the teacher's certified radius, where Proposition 1's conclusion is false, it fell on "
             f"{percent(found.proved_smaller)}."
         )
+    for name, images in (("student", found.rounding_student), ("teacher", found.rounding_teacher)):
+        if images:
+            text += f" By the rounding of float32 alone the {name} fell inside its own certified radius on {images}."
     return text
 
 
@@ -87,16 +92,25 @@ def counter_sentence(found: CounterExamples) -> str:
 
 def text_of(audit: Audit) -> tuple[tuple[str, Rows | str], ...]:
     """(what is shown and what it may claim, its rows or its sentence), in order."""
+    missing = "; ".join(audit.unmeasured)
     return (
-        (HEADS["proposition 1"], proposition1_rows(audit.proposition1)),
-        (HEADS["proposition 2"], proposition2_rows(audit.proposition2)),
+        (HEADS["proposition 1"], proposition1_rows(audit.proposition1) if audit.proposition1 else missing),
+        (HEADS["proposition 2"], proposition2_rows(audit.proposition2) if audit.proposition2 else missing),
         (HEADS["radii"], radii_sentence(audit.radii)),
         (HEADS["counter-examples"], counter_sentence(audit.counter_examples)),
     )
 
 
-def _rate(rate: Rate | None) -> str:
-    return "no bounds" if rate is None else percent(rate)
+def _certified(found: Proposition1) -> str:
+    """Who is wrong in an image has no certificate there: how many could have one is said."""
+    if found.certified is None:
+        return "no bounds"
+    return f"{percent(found.certified)}, {found.certified_tried} of {found.n} tried"
+
+
+def _of_rivals(found: Proposition1) -> str:
+    """Of how many, where the record is not of all classes."""
+    return "" if found.rivals == found.classes - 1 else f", of {found.rivals} rivals"
 
 
 def _share(value: float | None) -> str:

@@ -1,7 +1,10 @@
 """Live progress on a terminal; plain lines where stderr is none."""
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -14,10 +17,14 @@ WIDE = 100
 """Columns of a terminal with room for a bar beside the figures."""
 
 
+EVERY = 30.0
+"""Seconds after which a line is written again where nothing else was said: a slow image is no stuck run."""
+
+
 @contextmanager
-def listening(console: Console) -> Iterator[Listener]:
+def listening(console: Console, *, every: float = EVERY) -> Iterator[Listener]:
     """A listener that shows a run on `console` (stderr), for as long as the block runs."""
-    with _bars(console) if console.is_terminal else _lines(console) as listener:
+    with _bars(console) if console.is_terminal else _lines(console, every) as listener:
         yield listener
 
 
@@ -60,18 +67,32 @@ def _bars(console: Console) -> Iterator[Listener]:
 
 
 @contextmanager
-def _lines(console: Console) -> Iterator[Listener]:
+def _lines(console: Console, every: float) -> Iterator[Listener]:
     def tell(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     seen: set[str] = set()
+    counted: list[_Counted] = []  # one at most: what is being counted now
 
-    def began(label: str, done: int, total: int, detail: str = "") -> None:
+    def count(label: str, done: int, total: int, detail: str = "") -> None:
         if label not in seen:
             seen.add(label)
             tell(label)
+        if not counted or counted[0].label != label:
+            counted[:] = [_Counted(label, done, done, total, time.monotonic())]
+        counted[:] = [replace(counted[0], done=done, total=total)] if done < total else []
+
+    def again() -> None:
+        while not over.wait(every):
+            for now in tuple(counted):
+                tell(now.line(time.monotonic()))
+
+    def epoch(now: Epoch) -> None:
+        counted.clear()
+        _tell_epoch(console, now)
 
     def attack(name: str, now: AttackProgress) -> None:
+        counted.clear()
         place = f"{name}: chunk {now.chunk} of {now.chunks}, {now.stage}"
         if now.eps is not None:
             place += f" at eps {render_eps(now.eps)}"
@@ -79,7 +100,33 @@ def _lines(console: Console) -> Iterator[Listener]:
             seen.add(place)
             tell(f"{place}, on {attack_detail(now)}")
 
-    yield Listener(note=tell, count=began, attack=attack, epoch=lambda epoch: _tell_epoch(console, epoch))
+    over = threading.Event()
+    thread = threading.Thread(target=again, daemon=True)
+    thread.start()
+    try:
+        yield Listener(note=tell, count=count, attack=attack, epoch=epoch)
+    finally:
+        over.set()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What is counted, from `first` on, since when."""
+
+    label: str
+    first: int
+    done: int
+    total: int
+    began: float
+
+    def line(self, now: float) -> str:
+        """With the time left, where there is a pace to tell it by."""
+        text = f"{self.label}: {self.done} of {self.total}"
+        if self.done == self.first:
+            return text
+        left = (now - self.began) / (self.done - self.first) * (self.total - self.done)
+        return f"{text}, {duration(left)} left"
 
 
 def attack_detail(now: AttackProgress) -> str:

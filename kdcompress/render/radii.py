@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, Context
 
 from kdcompress.certification import Certification, CertifiedModel
 from kdcompress.render.figures import smoothing_terms
@@ -70,6 +71,17 @@ def radius(value: float | None) -> str:
     return "infinite" if value is None else f"{value:.4f}"
 
 
+def floored(value: float) -> str:
+    """A certified radius to three digits, never rounded up: no more is printed than was proved.
+
+    >>> floored(0.029999), floored(0.3), floored(0.0), floored(2.0051), floored(1.2e-05)
+    ('0.0299', '0.3', '0', '2', '0.000012')
+    """
+    down = Context(prec=3, rounding=ROUND_DOWN).create_decimal(repr(value))
+    text = f"{down:f}"
+    return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
+
+
 def _first_order(found: list[FirstOrder | None]) -> Iterator[Line]:
     yield _medians(found)
 
@@ -99,7 +111,7 @@ def _smoothing(found: list[Smoothing | None]) -> Iterator[Line]:
     if shown:
         # A sequential test shows radii of the curve only, so that each image's is one from below.
         title = "average certified radius" + (", at least" if shown[0].method == "sequential" else "")
-        yield Line(title, _told(found, lambda one: radius(one.average_radius)))
+        yield Line(title, _told(found, lambda one: floored(one.average_radius)))
         yield Line("abstained", _told(found, lambda one: f"{one.abstained} of {len(one.predictions)}"))
         yield Line("forward passes", _told(found, lambda one: "" if one.draws is None else f"{one.draws:,}"))
         if any(one.diagnosis_draws for one in shown):
@@ -115,6 +127,7 @@ def _bounds(models: list[CertifiedModel]) -> Iterator[Line]:
     shown = [one for one in found if one is not None]
     if not shown:
         return
+    attack = " or ".join(dict.fromkeys(one.attack for one in shown if one.attack is not None))
     norm, at = shown[0].norm, [{point.eps: point for point in one.at} if one else {} for one in found]
     for eps in sorted({point.eps for one in shown for point in one.at}):
         points = [points.get(eps) for points in at]
@@ -122,13 +135,18 @@ def _bounds(models: list[CertifiedModel]) -> Iterator[Line]:
             f"verified accuracy at {norm} {render_eps(eps)}",
             tuple(_unsupported(one) if p is None else percent(p) for one, p in zip(found, points, strict=True)),
         )
-        cells = ("" if p is None else f"{p.broken} and {p.open} of {p.n}" for p in points)
-        yield Line("  broken by attack, and neither", tuple(cells))
+        for words, told in (
+            ("proved", lambda p: p.verified),
+            ("misclassified", lambda p: p.wrong),
+            (f"broken by {attack}", lambda p: p.broken),
+            ("neither proved nor broken", lambda p: p.open),
+        ):
+            yield Line(f"  {words}", _told(points, lambda p, told=told: f"{told(p)} of {p.n}"))
     if not any(one.at for one in shown):
         yield Line(f"verified accuracy, {norm}", tuple(map(_unsupported, found)))
     if any(one.median is not None for one in shown):
-        cells = ("" if one is None or one.median is None else radius(one.median) for one in found)
-        yield Line(f"largest certified {norm} radius, median", tuple(cells))
+        cells = ("" if one is None or one.median is None else floored(one.median) for one in found)
+        yield Line(f"largest certified {norm} radius, median (misclassified: 0)", tuple(cells))
 
 
 def _unsupported(found: Verified | None) -> str:

@@ -71,6 +71,35 @@ def test_the_same_again_takes_what_was_kept_and_finds_the_same(
         assert report[key] == found[0][key]
 
 
+def test_the_batch_changes_neither_what_was_kept_nor_what_is_found(
+    found: Any, run: Any, student: Path, teacher: list[str], pictures: Path
+) -> None:
+    # What was kept of the audit is found again under another batch; without it the figures are the same.
+    for keep in ([], ["--fresh"]):
+        again = run(
+            *("certify", student / "student.safetensors", *teacher, "--data", pictures, *QUICK, "--format", "json"),
+            *("--kinds", "first-order", "--batch-size", 3, *keep),
+        )
+        assert again.code == 0, again.stderr
+        one, other = (report["audit"]["radii"] for report in (found[0], json.loads(again.stdout)))
+        for whose in ("student_at_most", "teacher_at_most"):
+            radii = [[9.0 if radius is None else radius for radius in report[whose]] for report in (one, other)]
+            assert radii[1] == pytest.approx(radii[0], rel=1e-3)  # halving ends there
+
+
+def test_a_proposition_that_does_not_fit_in_memory_is_a_note(
+    run: Any, student: Path, teacher: list[str], pictures: Path
+) -> None:
+    ran = run(
+        *("certify", student / "student.safetensors", *teacher, "--data", pictures, *QUICK, "--format", "json"),
+        *("--kinds", "first-order", "--memory", 1e-5),
+    )
+    assert ran.code == 0, ran.stderr
+    audit = json.loads(ran.stdout)["audit"]
+    assert audit["proposition1"] == [] and len(audit["unmeasured"]) == 2
+    assert "not measured: needs" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("gate", "code"),
     [
@@ -88,6 +117,38 @@ def test_gates_decide_the_exit_code(
         *("--device", "cpu", *gate),
     )
     assert ran.code == code, ran.stderr
+
+
+def test_a_network_without_sound_bounds_is_said_so_first_and_refused_where_a_gate_needs_them(
+    run: Any, weights: Path, pictures: Path, tmp_path: Path
+) -> None:
+    factory = tmp_path / "curved.py"
+    factory.write_text(
+        "from torch import nn\n\ndef curved(classes=4):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(192, classes), nn.Tanh())\n"
+    )
+    words = ("certify", weights, "--arch", f"{factory}:curved", "--mean", "none", "--data", pictures, "--images", 4)
+    words = (*words, "--eps", "1/255", "--kinds", "first-order,bounds", "--device", "cpu")
+    ran = run(*words)
+    assert ran.code == 0, ran.stderr
+    assert "student: sound bounds: not supported: " in ran.stderr and "ReLUs" in ran.stderr
+    refused = run(*words, "--min-verified-accuracy", 0.5)
+    assert refused.code == 2
+    (line,) = (line for line in refused.stderr.splitlines() if line.startswith("error"))
+    assert "--min-verified-accuracy needs sound bounds of the student: not supported: " in line and "ReLUs" in line
+
+
+def test_too_little_memory_is_said_before_anything_is_measured(run: Any, teacher: list[str], pictures: Path) -> None:
+    ran = run("certify", *teacher, "--data", pictures, "--eps", "1/255", "--memory", 0.001, "--device", "cpu")
+    assert ran.code == 2 and "need at least" in ran.stderr and "the limit is 1 MiB" in ran.stderr
+    assert "CLEVER" not in ran.stderr and "smoothing" not in ran.stderr
+
+
+def test_verdicts_can_be_had_without_the_search(run: Any, teacher: list[str], pictures: Path) -> None:
+    words = ("certify", *teacher, "--data", pictures, "--eps", "1/255", "--images", 4, "--kinds", "bounds")
+    ran = run(*words, "--no-largest", "--device", "cpu", "--format", "json", "--fresh")
+    bounds = json.loads(ran.stdout)["models"]["teacher"]["bounds"]
+    assert bounds["largest"] == [] and bounds["median"] is None and bounds["at"][0]["n"] == 4
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdcompress.data.splits import split_from_pixels
-from kdcompress.evaluation.audit.points import Pair, centre, judged
+from kdcompress.evaluation.audit.points import Pair, judged
 from kdcompress.evaluation.audit.proposition1 import proposition1
 from kdcompress.evaluation.audit.proposition2 import proposition2
-from kdcompress.maths.jacobian import loss_gradient
+from kdcompress.maths.jacobian import logits_and_jacobian, loss_gradient
 from kdcompress.maths.loss_gap import Loss, gaps, loss_bound
 from kdcompress.maths.losses import cross_entropy
 from kdcompress.maths.margins import Network, kept_margin, margin_gradients, margins, slack
@@ -53,14 +53,14 @@ def test_both_inequalities_hold_at_every_point_that_is_merged(
         moved = x.double().flatten(1) + points.delta[:, place]
         assert moved.amin() >= -1e-15 and moved.amax() <= 1 + 1e-15
 
-    s, t = centre(pair.exact_student, x), centre(pair.exact_teacher, x)
+    s, t = (logits_and_jacobian(model, x.double()) for model in (pair.exact_student, pair.exact_teacher))
     rivals = (y[:, None] + torch.arange(1, K)) % K
     of_margins, of_losses = [], []
-    for at, logits in ((s, points.student), (t, points.teacher)):
-        gradient = margin_gradients(at.jacobian, y, rivals)
-        of_margins.append(Network(margins(at.logits, y, rivals), gradient, margins(logits, y, rivals)))
+    for (f, jacobian), logits in ((s, points.student), (t, points.teacher)):
+        gradient = margin_gradients(jacobian, y, rivals)
+        of_margins.append(Network(margins(f, y, rivals), gradient, margins(logits, y, rivals)))
         losses = cross_entropy(logits.flatten(0, 1), y.repeat_interleave(4)).view(B, 4)
-        of_losses.append(Loss(cross_entropy(at.logits, y), loss_gradient(at.logits, at.jacobian, y), losses))
+        of_losses.append(Loss(cross_entropy(f, y), loss_gradient(f, jacobian, y), losses))
     kept = kept_margin(*of_margins, points.delta, ball)
     size = 1 + kept.lost.max().item()
     assert slack(*of_margins, kept).min() >= -1e-12 * size  # float64, some hundred operations

@@ -10,7 +10,8 @@ from kdcompress.data import Split
 from kdcompress.evaluation.accuracy import rate
 from kdcompress.evaluation.audit.chunks import Found, over_chunks
 from kdcompress.evaluation.audit.numbers import rounded
-from kdcompress.evaluation.audit.radius import ascent_name, broken_points
+from kdcompress.evaluation.audit.points import Pair
+from kdcompress.evaluation.audit.radius import ascent_name, broken_points, searched_at_once
 from kdcompress.maths.jacobian import relative_residual
 from kdcompress.report import CounterExamples
 from kdcompress.settings import AuditSettings
@@ -45,6 +46,7 @@ def counter_examples(
     *,
     names: Sequence[str],
     device: torch.device,
+    memory: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Shown:
     """Images that both see rightly and alike, where the teacher stands the attack and the student does not.
@@ -58,12 +60,14 @@ def counter_examples(
 
     Args:
         names: of the classes.
+        memory: bytes that may be taken; None for a share of what is free.
     """
-    pair = student, teacher
+    pair = Pair.of(student, teacher, settings.batch_size)
     found = over_chunks(
-        lambda x, y, number: _tried(*pair, x, y, threat, settings, number),
+        lambda x, y, of_images: _tried(student, teacher, x, y, of_images, threat, settings),
         images,
-        size=settings.batch_size,
+        networks=(student, teacher),
+        size=searched_at_once(pair, images, settings, memory, device),
         device=device,
         on_progress=on_progress,
     )
@@ -93,12 +97,12 @@ def _tried(
     teacher: nn.Module,
     x: Tensor,
     y: Tensor,
+    names: Sequence[str],
     threat: ThreatModel,
     settings: AuditSettings,
-    number: int,
 ) -> Found:
-    _, teacher_broken = broken_points(teacher, x, y, threat, settings, purpose=f"teacher, {number}")
-    moved, student_broken = broken_points(student, x, y, threat, settings, purpose=f"student, {number}")
+    _, teacher_broken = broken_points(teacher, x, y, names, threat, settings, purpose="counter-example")
+    moved, student_broken = broken_points(student, x, y, names, threat, settings, purpose="counter-example")
     with torch.no_grad():
         f_s, f_t = student(x), teacher(x)
         seen, seen_by_teacher = student(moved).argmax(1), teacher(moved).argmax(1)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from kdcompress.attacks.pgd import into_ball
-from kdcompress.maths.jacobian import logits_and_jacobian
 from kdcompress.threat import ThreatModel
 
 
@@ -26,19 +25,6 @@ class Pair:
     def of(cls, student: nn.Module, teacher: nn.Module, batch_size: int) -> "Pair":
         """Both with copies in float64, of the same weights."""
         return cls(student, teacher, deepcopy(student).double(), deepcopy(teacher).double(), batch_size)
-
-
-@dataclass(frozen=True)
-class Centre:
-    """One network at x, in float64: logits (B, K) and their Jacobian (B, K, D)."""
-
-    logits: Tensor
-    jacobian: Tensor
-
-
-def centre(exact: nn.Module, inputs: Tensor) -> Centre:
-    """Both at the inputs, (B, C, H, W) of any type."""
-    return Centre(*logits_and_jacobian(exact, inputs.double()))
 
 
 @dataclass(frozen=True)
@@ -66,10 +52,19 @@ def judged(pair: Pair, inputs: Tensor, found: Sequence[Tensor], threat: ThreatMo
     return Points((moved - x[:, None]).flatten(2), student, teacher)
 
 
-def rounding(model: nn.Module, inputs: Tensor, exact_logits: Tensor, batch_size: int) -> Tensor:
-    """The largest difference of a logit between the network as it is and in float64, (B,)."""
-    own = _logits(model, inputs, batch_size).double()
-    return (own - exact_logits).abs().amax(1)
+def rounding(pair: Pair, found: Tensor, points: Points, place: int) -> Tensor:
+    """Twice the largest difference of a logit between a network as it is and in float64, at one point an image, (B,).
+
+    Neither a margin nor a loss can differ by more.
+
+    Args:
+        found: the points, (B, C, H, W); in `points` they are number `place`.
+    """
+    apart = [
+        (_logits(model, found, pair.batch_size).double() - exact[:, place]).abs().amax(1)
+        for model, exact in ((pair.student, points.student), (pair.teacher, points.teacher))
+    ]
+    return 2 * torch.maximum(*apart)
 
 
 def _logits(model: nn.Module, inputs: Tensor, batch_size: int) -> Tensor:

@@ -1,26 +1,30 @@
 """Proposition 2, eq. 26: the gap of the losses in the ball, and what bounds it, image by image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kdcompress.attacks.ascent import Objective, extremes
+from kdcompress.attacks.ascent import extremes
 from kdcompress.data import Split
 from kdcompress.evaluation.accuracy import rate
 from kdcompress.evaluation.audit.chunks import Found, over_chunks
+from kdcompress.evaluation.audit.memory import DOUBLE, bytes_of_pass, memory_limit, room
 from kdcompress.evaluation.audit.numbers import median, rounded
-from kdcompress.evaluation.audit.points import Centre, Pair, Points, centre, judged, rounding
-from kdcompress.maths.jacobian import loss_gradient
-from kdcompress.maths.loss_gap import Loss, gaps, loss_bound
+from kdcompress.evaluation.audit.points import Pair, Points, judged, rounding
+from kdcompress.evaluation.audit.starts import random_starts
+from kdcompress.maths.gradients import logits_and_input_gradient
+from kdcompress.maths.loss_gap import Loss, LossBound, gaps, loss_bound
 from kdcompress.maths.losses import cross_entropy
-from kdcompress.maths.randomness import generator
 from kdcompress.report import Proposition2
 from kdcompress.settings import AuditSettings
 from kdcompress.threat import ThreatModel
 
 TERMS = ("remainder_student", "remainder_teacher", "losses", "gradients")
+SEARCHES = ("loss gap", "student's remainder", "teacher's remainder")
+"""The attack on the left side of (26), and the ascents on its right side."""
 ARITHMETIC = 1e-9
 """Of the bound, or of 1 where that is smaller: what float64 may get wrong, with a thousandfold to spare."""
 
@@ -33,6 +37,7 @@ def proposition2(
     settings: AuditSettings,
     *,
     device: torch.device,
+    memory: int | None = None,
     folder: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proposition2:
@@ -42,17 +47,32 @@ def proposition2(
 
     Guarantees:
         After merging, the inequality holds at every point that any search found.
-        The same seed and chunk give the same record.
+        The same seed gives the same record, whatever the batch and the memory (to rounding of float32).
 
     Args:
         student, teacher: eval mode, frozen, (B, C, H, W) in [0,1] -> logits (B, K).
+        memory: bytes that may be taken; None for a share of what is free.
         folder: see `over_chunks`.
+
+    Raises:
+        TooLargeError: if one image does not fit in memory.
     """
     pair = Pair.of(student, teacher, settings.batch_size)
+    one = next(images.batches(1, device=device))[0].double()
+    at_work = bytes_of_pass(pair.exact_student, one) + bytes_of_pass(pair.exact_teacher, one)
+    entries = one.numel()
+    fits = room(
+        memory_limit(memory, device),
+        image=8 * DOUBLE * entries,  # both gradients, their difference, and what they are made of
+        row=at_work + (16 + 2 * settings.restarts) * DOUBLE * entries,  # a search's points, and copies of one
+        rows_an_image=1,
+        most=settings.batch_size,
+    )
     found = over_chunks(
-        lambda x, y, number: examined(pair, x, y, threat, settings, number),
+        lambda x, y, names: examined(pair, x, y, names, threat, settings),
         images,
-        size=settings.batch_size,
+        networks=(student, teacher),
+        size=fits.images,
         device=device,
         folder=folder,
         on_progress=on_progress,
@@ -60,40 +80,55 @@ def proposition2(
     return _record(found, threat, settings)
 
 
-def examined(pair: Pair, x: Tensor, y: Tensor, threat: ThreatModel, settings: AuditSettings, number: int) -> Found:
-    """One chunk's answers: every term of (26), (B,) each."""
-    s, t = centre(pair.exact_student, x), centre(pair.exact_teacher, x)
-    g_s, g_t = (loss_gradient(at.logits, at.jacobian, y) for at in (s, t))
+@dataclass(frozen=True)
+class Centre:
+    """One network at x, in float64: CE(f(x), y), (B,), and its gradient g, (B, D)."""
 
-    def search(purpose: str, r: Objective, gradient: Tensor) -> list[Tensor]:
-        return extremes(
-            r,
-            x,
-            gradient.to(x.dtype).view_as(x),
-            threat,
-            steps=settings.steps,
-            restarts=settings.restarts,
-            generator=generator(settings.seed, f"{purpose} {threat} {number}"),
-        )
+    value: Tensor
+    gradient: Tensor
 
-    attack = search(
-        "loss gap", lambda at: cross_entropy(pair.student(at), y) - cross_entropy(pair.teacher(at), y), g_s - g_t
-    )
-    ascent_s = search("student's remainder", _remainder(pair.student, x, y, s, g_s), g_s)
-    ascent_t = search("teacher's remainder", _remainder(pair.teacher, x, y, t, g_t), g_t)
 
-    points = judged(pair, x, [x, *attack, *ascent_s, *ascent_t], threat)
-    student, teacher = _loss(s, points.student, g_s, y), _loss(t, points.teacher, g_t, y)
-    bound = loss_bound(student, teacher, points.delta, threat)
-    gap = gaps(student, teacher)
-    # Point 0 is x itself; then each search's own.
-    n = len(attack)
-    own = [slice(1 + n * place, 1 + n * (place + 1)) for place in range(3)]
-    llm_s, llm_t = (
-        loss.remainders(points.delta)[:, part].amax(1) for loss, part in ((student, own[1]), (teacher, own[2]))
+@dataclass(frozen=True)
+class AtPoints:
+    """What is known of P points of each image: |CE_s - CE_t| and both remainders, (B, P)."""
+
+    gap: Tensor
+    remainder_s: Tensor
+    remainder_t: Tensor
+
+
+def examined(
+    pair: Pair, x: Tensor, y: Tensor, names: Sequence[str], threat: ThreatModel, settings: AuditSettings
+) -> Found:
+    """Some images' answers: every term of (26), (B,) each."""
+    s, t = _centre(pair.exact_student, x, y), _centre(pair.exact_teacher, x, y)
+    bounds: list[LossBound] = []
+
+    def at(points: Points) -> AtPoints:
+        student, teacher = _loss(s, points.student, y), _loss(t, points.teacher, y)
+        bounds.append(loss_bound(student, teacher, points.delta, threat))
+        return AtPoints(gaps(student, teacher), *(loss.remainders(points.delta) for loss in (student, teacher)))
+
+    at_x = at(judged(pair, x, [x], threat))
+    by_search, apart = [], torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for search in SEARCHES:
+        runs = []
+        for number, run in enumerate(searched(search, pair, x, y, names, (s, t), threat, settings)):
+            points = judged(pair, x, [run], threat)
+            runs.append(at(points))
+            if (search, number) == (SEARCHES[0], 0):
+                apart = rounding(pair, run, points, 0)
+        by_search.append(_together(runs))
+    attack, alone_s, alone_t = by_search
+    everywhere = _together([at_x, *by_search])
+    llm_s, llm_t = alone_s.remainder_s.amax(1), alone_t.remainder_t.amax(1)
+    bound = replace(
+        bounds[0],
+        remainder_s=everywhere.remainder_s.amax(1),
+        remainder_t=everywhere.remainder_t.amax(1),
     )
     return {
-        "gap": gap.amax(1),
+        "gap": everywhere.gap.amax(1),
         "bound": bound.tight,
         "bound_of_paper": bound.of_paper,
         "remainder_student": bound.remainder_s,
@@ -101,30 +136,53 @@ def examined(pair: Pair, x: Tensor, y: Tensor, threat: ThreatModel, settings: Au
         "losses": bound.losses,
         "losses_of_paper": bound.losses_of_paper,
         "gradients": bound.gradients,
-        "exceeded": gap[:, own[0]].amax(1) > llm_s + llm_t + bound.losses + bound.gradients,
+        "exceeded": attack.gap.amax(1) > llm_s + llm_t + bound.losses + bound.gradients,
         "raised": (bound.remainder_s > 1.01 * llm_s + ARITHMETIC) | (bound.remainder_t > 1.01 * llm_t + ARITHMETIC),
-        "violated": (gap > (bound.tight + ARITHMETIC * bound.tight.clamp_min(1))[:, None]).any(1),
-        "rounding": _rounding(pair, x, attack[0], y, points, own[0].start),
+        "violated": (everywhere.gap > (bound.tight + ARITHMETIC * bound.tight.clamp_min(1))[:, None]).any(1),
+        "rounding": apart,
     }
 
 
-def _remainder(model: nn.Module, x: Tensor, y: Tensor, at_x: Centre, gradient: Tensor) -> Objective:
-    """CE(f(x + d)) - CE(f(x)) - d . g, for searching."""
-    value = cross_entropy(at_x.logits, y).to(x.dtype)
-    slope = gradient.to(x.dtype)
-    return lambda at: cross_entropy(model(at), y) - value - ((at - x).flatten(1) * slope).sum(1)
+def searched(
+    search: str,
+    pair: Pair,
+    x: Tensor,
+    y: Tensor,
+    names: Sequence[str],
+    centres: tuple[Centre, Centre],
+    threat: ThreatModel,
+    settings: AuditSettings,
+) -> list[Tensor]:
+    """Points (B, C, H, W) that one of `SEARCHES` found."""
+    s, t = centres
+    if search == "loss gap":
+        gradient = s.gradient - t.gradient
+
+        def r(at: Tensor) -> Tensor:
+            return cross_entropy(pair.student(at), y) - cross_entropy(pair.teacher(at), y)
+    else:
+        model, centre = (pair.student, s) if search == "student's remainder" else (pair.teacher, t)
+        gradient, value, slope = centre.gradient, centre.value.to(x.dtype), centre.gradient.to(x.dtype)
+
+        def r(at: Tensor) -> Tensor:
+            return cross_entropy(model(at), y) - value - ((at - x).flatten(1) * slope).sum(1)
+
+    starts = random_starts(x, names, threat, seed=settings.seed, purpose=search, count=2 * settings.restarts)
+    return extremes(r, x, gradient.to(x.dtype).view_as(x), threat, steps=settings.steps, starts=starts)
 
 
-def _loss(at_x: Centre, logits: Tensor, gradient: Tensor, y: Tensor) -> Loss:
+def _together(parts: Sequence[AtPoints]) -> AtPoints:
+    return AtPoints(*(torch.cat([getattr(part, of.name) for part in parts], 1) for of in fields(AtPoints)))
+
+
+def _centre(exact: nn.Module, x: Tensor, y: Tensor) -> Centre:
+    f, gradient = logits_and_input_gradient(exact, x.double(), y, create_graph=False)
+    return Centre(cross_entropy(f, y), gradient.flatten(1))
+
+
+def _loss(at_x: Centre, logits: Tensor, y: Tensor) -> Loss:
     at_points = cross_entropy(logits.flatten(0, 1), y.repeat_interleave(logits.shape[1])).view(logits.shape[:2])
-    return Loss(cross_entropy(at_x.logits, y), gradient, at_points)
-
-
-def _rounding(pair: Pair, x: Tensor, found: Tensor, y: Tensor, points: Points, place: int) -> Tensor:
-    """Twice the largest difference of a logit, which no loss can exceed, at one attack's points, (B,)."""
-    s = rounding(pair.student, found, points.student[:, place], pair.batch_size)
-    t = rounding(pair.teacher, found, points.teacher[:, place], pair.batch_size)
-    return 2 * torch.maximum(s, t)
+    return Loss(at_x.value, at_x.gradient, at_points)
 
 
 def _record(found: Found, threat: ThreatModel, settings: AuditSettings) -> Proposition2:

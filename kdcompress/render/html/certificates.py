@@ -4,12 +4,13 @@ from kdcompress.certification import Certification
 from kdcompress.render import gates
 from kdcompress.render.audits import text_of
 from kdcompress.render.certification import heading, reasons
-from kdcompress.render.html.curves import Curve, drawn
 from kdcompress.render.html.flat import flat
 from kdcompress.render.html.page import environment
 from kdcompress.render.html.propositions import gap_over_bound, terms_of_bound
+from kdcompress.render.html.steps import smoothed, verified
 from kdcompress.render.radii import Line, networks, sections
 from kdcompress.render.words import title
+from kdcompress.threat import ThreatModel
 
 NOT_ABOUT_IT = {"evaluation.attack", "evaluation.masking", "evaluation.chunk", "evaluation.certify_images"}
 """Settings of `evaluate`, which a certification does not ask."""
@@ -29,10 +30,21 @@ def page(found: Certification) -> str:
         networks=networks(found),
         sections=sections(found),
         curves={"first-order": None, "clever": None, "smoothing": smoothed(found), "bounds": verified(found)},
+        unbounded=unbounded(found),
         abstentions=reasons(found),
         audit=None if found.audit is None else text_of(found.audit),
         drift=drift(found),
+        ball=ThreatModel(found.threat_model.norm, found.threat_model.eps),
         settings=[(name, value) for name, value in flat(found.settings) if name not in NOT_ABOUT_IT],
+    )
+
+
+def unbounded(found: Certification) -> tuple[str, ...]:
+    """The networks that sound bounds were asked of and cannot be drawn, and why."""
+    return tuple(
+        f"{title(name)} has no curve: {model.bounds.unsupported}"
+        for name, model in found.models.items()
+        if model.bounds is not None and model.bounds.unsupported is not None
     )
 
 
@@ -46,29 +58,3 @@ def drift(found: Certification) -> tuple[str, ...]:
 def as_rows(found: Certification, lines: tuple[Line, ...]) -> tuple[tuple[str, ...], ...]:
     """A head, then the lines."""
     return (("", *map(title, found.models)), *((line.title, *line.cells) for line in lines))
-
-
-def smoothed(found: Certification) -> str | None:
-    """Certified accuracy of the smoothed classifiers over the radius."""
-    curves: dict[str, Curve] = {
-        name: [(point.radius, point) for point in model.smoothing.at]
-        for name, model in found.models.items()
-        if model.smoothing is not None and model.smoothing.at
-    }
-    caps = [model.smoothing.cap for model in found.models.values() if model.smoothing is not None]
-    if not curves:
-        return None
-    return drawn(curves, "smoothing", "certified radius (L2)", "certified accuracy, %", list(found.models), max(caps))
-
-
-def verified(found: Certification) -> str | None:
-    """Verified accuracy over the radius, at 0 clean accuracy; None where one radius was asked for, or none."""
-    curves: dict[str, Curve] = {
-        name: [(0.0, model.clean_accuracy), *((point.eps, point) for point in model.bounds.at)]
-        for name, model in found.models.items()
-        if model.bounds is not None and len(model.bounds.at) > 1
-    }
-    if not curves:
-        return None
-    along = f"eps ({found.threat_model.norm})"
-    return drawn(curves, "bounds", along, "verified accuracy, %", list(found.models), None)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from matplotlib.figure import Figure
 
@@ -50,12 +51,19 @@ def over_radius(report: Report) -> str | None:
     if not smoothed:
         return None
     curves = {name: [(point.radius, point) for point in found.at] for name, found in smoothed.items()}
+    marked = {name: [radius for radius, _ in curve] for name, curve in curves.items()}
     cap = max(found.cap for found in smoothed.values())
-    return drawn(curves, "radius", "certified radius (L2)", "certified accuracy, %", list(report.models), cap)
+    return drawn(curves, "radius", "certified radius (L2)", "certified accuracy, %", list(report.models), cap, marked)
 
 
 def drawn(
-    curves: Mapping[str, Curve], key: str, along: str, upwards: str, models: Sequence[str], cap: float | None
+    curves: Mapping[str, Curve],
+    key: str,
+    along: str,
+    upwards: str,
+    models: Sequence[str],
+    cap: float | None,
+    marked: Mapping[str, Sequence[float]] | None = None,
 ) -> str:
     """A line for each curve with its interval as a band, as SVG.
 
@@ -64,20 +72,26 @@ def drawn(
         along, upwards: what the axes show.
         models: all of the page, which colours and markers go by.
         cap: where certified radii end; None for nowhere.
+        marked: radii with a marker, where curves are steps: up to a point, and from the one before, a share is that of
+            the point. None for straight lines, a marker at every point.
     """
+    steps: Literal["pre"] | None = None if marked is None else "pre"
     figure = Figure(figsize=(5.6, 3.3), layout="constrained")
     axes = figure.add_subplot()
     places = series(models)
     for name, curve in curves.items():
         place = places[name]
         x = [radius for radius, _ in curve]
+        marks = None if marked is None else [number for number, radius in enumerate(x) if radius in marked[name]]
         low, high = [100 * rate.low for _, rate in curve], [100 * rate.high for _, rate in curve]
-        axes.fill_between(x, low, high, color=SERIES[place], alpha=0.14, linewidth=0)
+        axes.fill_between(x, low, high, color=SERIES[place], alpha=0.14, linewidth=0, step=steps)
         axes.plot(
             x,
             [100 * rate.value for _, rate in curve],
             color=SERIES[place],
             marker=MARKERS[place],
+            markevery=marks,
+            drawstyle="default" if steps is None else "steps-pre",
             linestyle=DASHES[place],
             markersize=4.5,
             linewidth=1.6,
@@ -89,7 +103,12 @@ def drawn(
         axes.axvline(cap, color=QUIET, linewidth=0.8, linestyle=(0, (1, 2)))
         axes.annotate("most that n draws certify", (cap, 97), (-4, 0), textcoords="offset points", color=QUIET)
         axes.texts[-1].set(ha="right", va="top", fontsize=9)
-    _ticked(axes, sorted({radius for curve in curves.values() for radius, _ in curve}), along)
+    told = {
+        name: [point for point in curve if marked is None or point[0] in marked[name]] for name, curve in curves.items()
+    }
+    ticks = sorted({radius for curve in told.values() for radius, _ in curve})
+    furthest = max(radius for curve in curves.values() for radius, _ in curve)
+    _ticked(axes, [*ticks, *_multiples(ticks[-1], furthest)], along)
     axes.set_ylabel(upwards)
     _quietly_styled(axes)
     legend = figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, handlelength=3.2)
@@ -98,7 +117,16 @@ def drawn(
     with warnings.catch_warnings():
         # Letters that matplotlib's font lacks are measured roughly here, and drawn by the page's font.
         warnings.filterwarnings("ignore", message=".*Glyph")
-        return inline(figure, key, f"{upwards} over {along}. {_told(curves)}")
+        return inline(figure, key, f"{upwards} over {along}. {_told(told)}")
+
+
+def _multiples(radius: float, furthest: float) -> list[float]:
+    """Twice the radius, thrice, ... as far as curves go on beyond the last that was asked for.
+
+    >>> _multiples(2.0, 6.3), _multiples(2.0, 2.1), _multiples(0.0, 1.0)
+    ([4.0, 6.0], [], [])
+    """
+    return [radius * times for times in range(2, int(furthest / radius) + 1)] if radius > 0 else []
 
 
 def _ticked(axes, radii: list[float], along: str) -> None:  # type: ignore[no-untyped-def]

@@ -60,7 +60,7 @@ def gap_over_bound(found: Mapping[str, Proposition2]) -> str | None:
     at = low**0.3 * high**0.7
     axes.annotate("gap = bound", (at, at), (-8, 4), textcoords="offset points", color=QUIET, ha="right", fontsize=9)
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
-    axes.set_xlabel("bound: estimate of the right side, nats")
+    axes.set_xlabel("right side, estimate, nats")
     axes.set_ylabel("gap found by attack, nats")
     _plainly_ticked(axes.xaxis, axes.yaxis)
     _quietly_styled(axes)

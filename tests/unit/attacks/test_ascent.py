@@ -4,7 +4,6 @@ from torch import Tensor
 
 from kdcompress.attacks.ascent import ascend, extremes
 from kdcompress.maths.norms import dual_exponent, flat_norm, norm_of
-from kdcompress.maths.randomness import generator
 from kdcompress.threat import NORMS, Norm, ThreatModel
 
 SHAPE = (6, 2, 3, 3)
@@ -58,7 +57,7 @@ def test_each_image_is_searched_by_itself() -> None:
 @pytest.mark.parametrize("restarts", [0, 2])
 def test_both_ends_of_a_linear_function_are_among_the_extremes(norm: Norm, restarts: int) -> None:
     threat = ThreatModel(norm, EPS[norm])
-    found = extremes(linear, X, G, threat, steps=5, restarts=restarts, generator=generator(0, "extremes"))
+    found = extremes(linear, X, G, threat, steps=5, starts=[X] * 2 * restarts)
     assert len(found) == 2 + 2 * restarts
     values = torch.stack([linear(point) for point in found])
     most = threat.eps * flat_norm(G, dual_exponent(norm))
@@ -74,18 +73,21 @@ def test_each_sign_starts_from_its_own_end() -> None:
         return wavy(x)
 
     threat = ThreatModel("Linf", 0.1)
-    extremes(watched, X, G, threat, steps=1, restarts=0, generator=generator(0, "extremes"))
+    extremes(watched, X, G, threat, steps=1, starts=[])
     assert len(seen) == 4  # two values a run: its start and its only step
     torch.testing.assert_close(seen[0], X + 0.1 * G.sign())
     torch.testing.assert_close(seen[2], X - 0.1 * G.sign())
 
 
-def test_random_starts_come_from_the_generator_alone() -> None:
+def test_the_starts_that_are_given_are_taken_by_each_sign_in_turn() -> None:
+    seen: list[Tensor] = []
+
+    def watched(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return wavy(x)
+
     threat = ThreatModel("Linf", 0.1)
-
-    def found(seed: int) -> list[Tensor]:
-        return extremes(wavy, X, G, threat, steps=2, restarts=1, generator=generator(seed, "extremes"))
-
-    one, again, other = found(0), found(0), found(1)
-    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
-    assert torch.equal(one[0], other[0]) and not torch.equal(one[2], other[2])
+    up, down = X + 0.05 * G.sign(), X - 0.02 * G.sign()
+    found = extremes(watched, X, G, threat, steps=1, starts=[up, down])
+    assert torch.equal(seen[4], up) and torch.equal(seen[6], down)
+    assert wavy(found[2]).ge(wavy(up)).all() and wavy(found[3]).le(wavy(down)).all()

@@ -16,6 +16,8 @@ from kdcompress.bounds.graph import Network, trace
 from kdcompress.bounds.interval import interval_margins, intervals
 from kdcompress.bounds.lines import Lines
 from kdcompress.bounds.region import Region, region
+from kdcompress.bounds.steps import Relu
+from kdcompress.bounds.tangents import flat
 from kdcompress.threat import Norm
 from tests.bounded import exact_minimum, lowest_found, perceptron, points, ready, tangents
 
@@ -180,6 +182,24 @@ def test_a_float32_bound_is_below_the_float64_bound_of_the_same_lines(residual: 
     assert crossed > 0
 
 
+def test_a_relu_takes_off_the_rounding_of_the_step_before_it_along_the_slope_in_use(residual: Network) -> None:
+    known = tangents(residual, region(image(1, 6, 6), "Linf", 0.05), single=True, precise=False)
+    charged = 0
+    for number, step in enumerate(residual.steps, start=1):
+        if not isinstance(step, Relu) or (before := known.charges_for(number)) is None:
+            continue
+        factors, lines, e = (
+            known.factors(number, torch.float32),
+            known.lines[number],
+            known.rounding(before, torch.float32),
+        )
+        for above, slope in ((factors.signed + factors.sized, lines.alpha), (factors.sized - factors.signed, lines.s)):
+            expected = flat((slope * e).float())[0]
+            torch.testing.assert_close(above[:, 2], expected, rtol=1e-5, atol=0)
+            charged += int((expected > 0).sum())
+    assert charged > 0
+
+
 def test_the_high_side_that_comes_with_a_lower_bound_holds(residual: Network) -> None:
     ball = region(image(1, 6, 6), "Linf", 0.05)
     known = tangents(residual, ball)
@@ -195,7 +215,7 @@ def test_what_is_settled_in_a_larger_ball_is_settled_in_a_smaller_one(residual: 
     large = tangents(residual, region(image(1, 6, 6), "Linf", 0.06))
     ball = region(image(1, 6, 6), "Linf", 0.05)
     alone = tangents(residual, ball)
-    helped = crown(residual, residual, ball, rows=16, outer=large)
+    helped = crown(residual, residual, ball, rows=16, outer=large.boxes)
     torch.testing.assert_close(margins(helped, 0), margins(alone, 0), rtol=0, atol=1e-6)
 
 

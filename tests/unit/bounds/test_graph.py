@@ -151,6 +151,42 @@ def ceiling(net: Written, x: Tensor) -> Tensor:
     return net.fc(net.pool(net.conv(x)).flatten(1).clamp(0, 6))
 
 
+def negative_mean(net: Written, x: Tensor) -> Tensor:
+    return net.fc(F.avg_pool2d(net.conv(x), 6, divisor_override=-36).flatten(1))
+
+
+def in_fives(net: Written, x: Tensor) -> Tensor:
+    return net.fc(net.pool(net.conv(x)).view(5, 4))
+
+
+def alone(net: Written, x: Tensor) -> Tensor:
+    return net.fc(net.pool(net.conv(x)).view(1, 4))
+
+
+def fives_added(net: Written, x: Tensor) -> Tensor:
+    return net.fc(net.pool(net.conv(x)).flatten(1) + torch.ones(5, 4))
+
+
+def in_a_list(net: Written, x: Tensor) -> list[Tensor]:
+    return [net.fc(net.pool(net.conv(x)).flatten(1))]
+
+
+def in_a_dict(net: Written, x: Tensor) -> dict[str, Tensor]:
+    return {"logits": net.fc(net.pool(net.conv(x)).flatten(1))}
+
+
+def in_a_pair(net: Written, x: Tensor) -> tuple[Tensor, Tensor]:
+    features = net.pool(net.conv(x)).flatten(1)
+    return net.fc(features), features
+
+
+def nothing(net: Written, x: Tensor) -> None:
+    net.conv(x)
+
+
+RETURNED = (in_a_list, in_a_dict, in_a_pair, nothing)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -167,6 +203,11 @@ def ceiling(net: Written, x: Tensor) -> Tensor:
         (Written(drawn), r"not supported: Written: what it computes depends on more"),
         (Written(reversed_batch), r"not supported: network \(Written\): it mixes images"),
         (Written(ceiling), r"not supported: network \(Written\): a clamp other than at zero"),
+        (Written(negative_mean), r"not supported: network \(Written\): a mean with a divisor that is not positive"),
+        (Written(in_fives), r"not supported: Written: it answers for 5 images and not for 2: shape"),
+        (Written(alone), r"not supported: Written: torch.export cannot follow its forward: shape"),
+        (Written(fives_added), r"not supported: Written: it answers for 5 images and not for 2"),
+        *((Written(how), r"not supported: Written: its output must be logits") for how in RETURNED),  # type: ignore[arg-type]
         (nn.Sequential(nn.Conv2d(2, 3, 3)), r"not supported: Sequential: its output must be logits"),
     ],
     ids=lambda value: value.how.__name__ if isinstance(value, Written) else "",

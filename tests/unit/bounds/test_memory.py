@@ -1,15 +1,17 @@
 """The limit on memory: where it comes from, what fits in it, and that it is kept."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdcompress.bounds.crown import crown, margins
 from kdcompress.bounds.graph import Network, trace
 from kdcompress.bounds.memory import MOST_ROWS, available_memory, rows_within
 from kdcompress.bounds.region import region
+from kdcompress.bounds.verify import Certificate, bounded, certificate
 from kdcompress.errors import UsageError
 from tests.bounded import ready
 
@@ -77,21 +79,65 @@ def test_a_limit_that_not_one_row_fits_in_is_refused_and_says_what_is_needed(wid
         rows_within(wide, 50 * 2**20)
 
 
-@pytest.mark.parametrize("megabytes", [100, 200])
-def test_a_bound_keeps_to_its_limit(wide: Network, megabytes: int) -> None:
-    status, peak = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
-        peak.write_text("5")  # the peak starts anew
-    except OSError:
-        pytest.skip("this system does not tell a process's peak anew")
+class Deep(nn.Module):
+    """Ten layers of 65,536 entries each, whose rows cost next to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(1, 64, 1), nn.Linear(64, 2)
+        self.shift = nn.Parameter(0.1 * torch.randn(10, 64, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).relu()
+        for b in self.shift:
+            h = (0.9 * h + b).relu()
+        logits: Tensor = self.fc(h.mean((2, 3)))
+        return logits
+
+
+@pytest.fixture
+def peak() -> Callable[[Callable[[], object]], int]:
+    """Bytes that a call takes at its worst, beyond what was there before."""
+    status, again = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
     def resident(name: str) -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
 
-    before = resident("VmRSS")
+    def taken(call: Callable[[], object]) -> int:
+        try:
+            again.write_text("5")  # the peak starts anew
+        except OSError:
+            pytest.skip("this system does not tell a process's peak anew")
+        before = resident("VmRSS")
+        call()
+        return resident("VmHWM") - before
+
+    return taken
+
+
+@pytest.mark.parametrize("megabytes", [100, 200])
+def test_a_bound_keeps_to_its_limit(wide: Network, megabytes: int, peak: Callable[[Callable[[], object]], int]) -> None:
     x = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        known = crown(wide, wide, region(x, "Linf", 0.0002), rows=rows_within(wide, megabytes * 2**20))
-        margins(known, 0)
-    assert resident("VmHWM") - before <= megabytes * 2**20
+
+    def bound() -> None:
+        with torch.no_grad():
+            known = crown(wide, wide, region(x, "Linf", 0.0002), rows=rows_within(wide, megabytes * 2**20))
+            margins(known, 0)
+
+    assert peak(bound) <= megabytes * 2**20
+
+
+def test_a_search_which_goes_from_ball_to_ball_keeps_to_its_limit_too(
+    peak: Callable[[Callable[[], object]], int],
+) -> None:
+    """Of a network with so many entries that what is known about one ball is most of the limit."""
+    torch.manual_seed(0)
+    model = ready(Deep())
+    x = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    model.fc.bias += torch.tensor([1e-5, 0.0]) - model(x[None])[0]  # so near the boundary that few signs are open
+    limit = 356 * 2**20
+    subject = bounded(model, (1, 32, 32), memory=limit)
+    found: list[Certificate] = []
+    assert peak(lambda: found.append(certificate(subject, x, 0, "Linf", (0.00027,)))) <= limit
+    assert found[0].verified == (False,)  # by both types, and then the search

@@ -1,5 +1,6 @@
 """A report a model, from models in memory."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kdcompress.data.splits import split_from_pixels
 from kdcompress.errors import UsageError
 from kdcompress.evaluation.evaluate import fingerprint, side_by_side
 from kdcompress.evaluation.evidence import evidence_of
-from kdcompress.evaluation.measure import Measured, Subject, chunk_of, measure
+from kdcompress.evaluation.measure import Measured, Subject, chunk_of, identity, measure
 from kdcompress.gates import decided, judge
 from kdcompress.models.code import code_of
 from kdcompress.models.factories import build_with_factory
@@ -256,6 +257,23 @@ def test_the_code_of_a_factorys_file_is_part_of_what_verdicts_are_kept_by(tmp_pa
         seen.append(code_of(build_with_factory(f"{file}:Net", {})))
     assert seen[0] != seen[1]
     assert code_of(nn.Linear(2, 2)) == code_of(nn.ReLU())  # versions tell of these
+
+
+def test_the_file_of_a_factory_that_defines_no_class_counts_too(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(arch: str, scale: int) -> object:
+        (tmp_path / "plain_factory.py").write_text(
+            f"from torch import nn\ndef net():\n    return nn.Sequential(nn.Softplus({scale}), nn.Flatten())\n"
+        )
+        sys.modules.pop("plain_factory", None)
+        record = loaded.record.model_copy(update={"source": "factory", "arch": arch})
+        return identity(replace(loaded, model=build_with_factory(arch, {}), record=record))  # type: ignore[arg-type]
+
+    monkeypatch.chdir(tmp_path)
+    for arch in (f"{tmp_path}/plain_factory.py:net", "plain_factory.py:net", "plain_factory:net"):
+        assert told(arch, 1) == told(arch, 1) != told(arch, 2)
+    sys.modules.pop("plain_factory")
 
 
 def test_kept_verdicts_are_found_by_the_same_evaluation_and_by_no_other(

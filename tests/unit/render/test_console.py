@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 
 import pytest
 from rich.console import Console, RenderableType
@@ -324,3 +325,19 @@ def test_without_a_terminal_there_are_plain_lines_one_a_stage_and_no_bars() -> N
             listener.count("decoding all of the training images", done, 4)
     assert out.getvalue() == "decoding all of the training images\n"
     assert not re.search(r"\x1b|\r", out.getvalue())
+
+
+def test_where_stderr_is_no_terminal_a_slow_count_is_told_again_with_the_time_left() -> None:
+    out = io.StringIO()
+    with listening(Console(file=out, width=200), every=0.05) as listener:
+        listener.count("student: sound bounds", 0, 4)
+        time.sleep(0.2)
+        listener.count("student: sound bounds", 1, 4)
+        time.sleep(0.2)
+        listener.count("student: sound bounds", 4, 4)
+        said = out.getvalue()
+        time.sleep(0.2)
+    assert out.getvalue() == said  # nothing is said of what is done
+    assert said.startswith("student: sound bounds\n")
+    assert "student: sound bounds: 0 of 4\n" in said
+    assert re.search(r"student: sound bounds: 1 of 4, \d+ s left\n", said)

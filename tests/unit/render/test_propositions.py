@@ -78,7 +78,7 @@ def test_every_image_is_a_point() -> None:
 
 def test_an_estimate_is_called_one() -> None:
     drawn = "".join(filter(None, (gap_over_bound(PAIR), terms_of_bound(PAIR))))
-    assert "bound: estimate of the right side" in drawn
+    assert "right side, estimate, nats" in drawn
     assert "student's remainder (estimate)" in drawn or "student&#39;s remainder (estimate)" in drawn
 
 
