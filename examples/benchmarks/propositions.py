@@ -146,7 +146,9 @@ def radii(students: Mapping[str, nn.Module], teacher: nn.Module, images: Split, 
     for name, student in students.items():
         for norm, grid in RADII.items():
             one = compared_radii(student, teacher, images, norm, grid, settings, device=CPU)  # type: ignore[arg-type]
-            row(name, norm, f"{one.median_student:.3f}", f"{one.median_teacher:.3f}", f"{one.below.value:.2f}")
+            medians = (one.median_student, one.median_teacher)
+            cells = (f"over {grid[-1]:g}" if found is None else f"{found:.3f}" for found in medians)
+            row(name, norm, *cells, f"{one.below.value:.2f}")
 
 
 def counted(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from kdcompress.render.words import count, file_size, percent, tenths_of_percent
+from kdcompress.render.words import count, file_size, floored, percent, tenths_of_percent
 from kdcompress.report import FirstOrder, ModelReport, Rate, Report, Smoothing
 from kdcompress.threat import render_eps
 
@@ -86,7 +86,7 @@ def _smoothing(models: list[ModelReport]) -> Iterator[Line]:
         yield _of_rates("smoothing", title, [points.get(radius) for points in at])
     least = ", at least" if any(one.method == "sequential" for one in smoothed) else ""
     title = f"smoothed classifier: average certified radius{least}"
-    yield from _told(found, title, lambda one: _digits(one.average_radius))
+    yield from _told(found, title, lambda one: "" if one.average_radius is None else floored(one.average_radius))
     yield from _told(found, "the network itself under that noise", lambda one: _share(one.noisy_accuracy))
     yield from _told(found, "smoothed classifier: abstained", _abstained)
     reasons = dict.fromkeys(cause.reason for one in smoothed for cause in one.reasons)
@@ -104,10 +104,6 @@ def _told(found: list[Smoothing | None], title: str, cell: Callable[[Smoothing],
     cells = tuple("" if one is None else cell(one) for one in found)
     if any(cells):
         yield Line("smoothing", title, cells)
-
-
-def _digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 def _share(value: float | None) -> str:

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_DOWN, Context
 
 from kdcompress.certification import Certification, CertifiedModel
 from kdcompress.render.figures import smoothing_terms
-from kdcompress.render.words import count, percent
+from kdcompress.render.words import count, floored, percent
 from kdcompress.report import Clever, FirstOrder, Smoothing, Verified
 from kdcompress.threat import render_eps
 
@@ -69,17 +68,6 @@ def radius(value: float | None) -> str:
     ('0.0123', 'infinite')
     """
     return "infinite" if value is None else f"{value:.4f}"
-
-
-def floored(value: float) -> str:
-    """A certified radius to three digits, never rounded up: no more is printed than was proved.
-
-    >>> floored(0.029999), floored(0.3), floored(0.0), floored(2.0051), floored(1.2e-05)
-    ('0.0299', '0.3', '0', '2', '0.000012')
-    """
-    down = Context(prec=3, rounding=ROUND_DOWN).create_decimal(repr(value))
-    text = f"{down:f}"
-    return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
 
 
 def _first_order(found: list[FirstOrder | None]) -> Iterator[Line]:

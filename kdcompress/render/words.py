@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from decimal import ROUND_DOWN, Context
 
 from kdcompress.report import Rate
 
@@ -161,3 +162,14 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def floored(value: float) -> str:
+    """A certified radius to three digits, never rounded up: no more is printed than was proved.
+
+    >>> floored(0.029999), floored(0.3), floored(0.0), floored(2.0051), floored(1.2e-05)
+    ('0.0299', '0.3', '0', '2', '0.000012')
+    """
+    down = Context(prec=3, rounding=ROUND_DOWN).create_decimal(repr(value))
+    text = f"{down:f}"
+    return (text.rstrip("0").rstrip(".") or "0") if "." in text else text

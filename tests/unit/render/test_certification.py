@@ -14,8 +14,9 @@ from kdcompress.render.audits import proposition1_rows, proposition2_rows, radii
 from kdcompress.render.certification import certification as shown
 from kdcompress.render.html.certificates import page
 from kdcompress.render.html.steps import MOST_STEPS, at_least, of_smoothing
-from kdcompress.render.radii import GUARANTEES, floored, sections
+from kdcompress.render.radii import GUARANTEES, sections
 from kdcompress.render.radii_table import radii_table
+from kdcompress.render.words import floored
 from kdcompress.report import CertifiedRate
 from tests.sample_certification import certification, rate
 from tests.sample_report import HOSTILE
