@@ -337,7 +337,8 @@ def test_a_student_made_for_other_classes_is_not_evaluated(run: Any, student: Pa
     ("changes", "said"),
     [
         (["--model", "resnet81"], ["--model", "resnet18"]),
-        (["--recipe", "trades"], ["--recipe", "'at'", "got trades"]),
+        (["--recipe", "trade"], ["--recipe", "'trades'", "got trade"]),
+        (["--recipe", "fast", "--attack-steps", "3"], ["--recipe fast", "got --attack-steps 3"]),
         (["--attack-steps", "0"], ["--attack-steps", "got 0"]),
         (["--model-arg", "layers"], ["--model-arg must be key=value"]),
     ],

@@ -72,7 +72,7 @@ def test_a_student_whose_kd_step_fails_is_refused_in_one_line(
     def broken(*_: object) -> None:
         raise RuntimeError("Expected more than 1 value per channel")
 
-    monkeypatch.setattr("kdcompress.training.recipes.distillation_kl", broken)
+    monkeypatch.setattr("kdcompress.training.recipes.terms.distillation_kl", broken)
     ran = run(*command)
     assert ran.code == 2 and ran.stdout == ""
     assert "--student resnet18: a step of plain KD fails already: Expected more than 1 value" in ran.stderr
