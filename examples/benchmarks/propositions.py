@@ -170,6 +170,19 @@ def counted(
         row(name, agreed, f"{len(one.images)} ({len(one.images) / max(1, agreed):.2f})", best)
 
 
+def page(found: Mapping[tuple[str, str], Proposition2], students: Sequence[str]) -> str:
+    """Gap over bound, and the terms of the bound, student beside student; a row for each ball."""
+    style = (ROOT / "kdcompress" / "render" / "html" / "page.css").read_text(encoding="utf-8")
+    rows = []
+    for ball in BALLS:
+        here = {name: found[name, str(ball)] for name in students}
+        drawn = "".join(
+            f'<figure class="plot">{one or ""}</figure>' for one in (gap_over_bound(here), terms_of_bound(here))
+        )
+        rows.append(f"<h2>{ball}</h2><div style='display: grid; grid-template-columns: 1fr 1fr'>{drawn}</div>")
+    return f"<!DOCTYPE html><meta charset='utf-8'><style>{style}</style>{''.join(rows)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--student", action="append", default=[], metavar="NAME=FILE", help="instead of training")
@@ -177,7 +190,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="every record, for plots")
-    parser.add_argument("--svg", type=Path, help="a folder for the pictures of eq. 26")
+    parser.add_argument("--page", type=Path, help="an HTML file for the pictures of eq. 26")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = load_data("digits", splits=["test"])
@@ -213,13 +226,8 @@ def main() -> None:
             for kind, of_kind in records.items()
         }
         options.json.write_text(json.dumps(found), encoding="utf-8")
-    if options.svg is not None:
-        options.svg.mkdir(parents=True, exist_ok=True)
-        for ball in BALLS:
-            here = {name: second[name, str(ball)] for name in students}
-            for kind, drawn in (("gap", gap_over_bound(here)), ("terms", terms_of_bound(here))):
-                name = f"{kind}-{ball.norm}-{ball.eps:g}.svg"
-                (options.svg / name).write_text(drawn or "", encoding="utf-8")
+    if options.page is not None:
+        options.page.write_text(page(second, list(students)), encoding="utf-8")
 
 
 if __name__ == "__main__":
