@@ -31,7 +31,7 @@ from kdcompress import (
     train,
 )
 from kdcompress.data import Split
-from kdcompress.evaluation.verified import verified
+from kdcompress.evaluation.verified import prepared, verified
 from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import LoadedModel
 from kdcompress.report import Verified
@@ -106,7 +106,9 @@ def trained(
 def line(name: str, loaded: LoadedModel, images: Split, radii: Sequence[float], keep: Path | None) -> str:
     with torch.no_grad():
         clean = sum(int((loaded.model(x).argmax(1) == y).sum()) for x, y in images.batches(100)) / len(images)
-    found: Verified = verified(loaded.model, images, "Linf", radii, device=torch.device("cpu"), folder=keep)
+    C, H, W = next(images.batches(1))[0].shape[1:]
+    subject = prepared(loaded.model, (C, H, W))
+    found: Verified = verified(subject, images, "Linf", radii, device=torch.device("cpu"), folder=keep)
     size = f"{parameter_count(loaded.model) / 1000:.0f}k"
     if found.unsupported is not None:
         return f"| {name} | {size} | {clean:.2f} | {found.unsupported} |"

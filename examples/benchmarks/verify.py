@@ -27,7 +27,7 @@ from kdcompress.bounds.verify import bounded, margin_bounds
 from kdcompress.cli.options import statistics
 from kdcompress.data import Split
 from kdcompress.devices import device_name
-from kdcompress.evaluation.verified import verified
+from kdcompress.evaluation.verified import prepared, verified
 from kdcompress.maths.randomness import generator
 from kdcompress.report import Verified
 from kdcompress.threat import Norm, ThreatModel, parse_eps, render_eps
@@ -121,14 +121,14 @@ def main() -> None:
     with torch.no_grad():
         clean = mean(float((model(x).argmax(1) == y).sum()) for x, y in images.batches(1))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = None if options.memory is None else options.memory << 20
     found = verified(
-        model,
+        prepared(model, data.input_size, memory=memory),
         images,
         norm,
         [parse_eps(text) for text in options.eps.split(",")],
         device=CPU,
         largest=options.largest,
-        memory=None if options.memory is None else options.memory << 20,
         folder=options.keep_dir,
         seed=options.seed,
     )
