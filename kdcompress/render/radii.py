@@ -16,8 +16,8 @@ GUARANTEES = {
     "hidden gradients inflate it.",
     "smoothing": "Randomized smoothing: an L2 CERTIFICATE of the SMOOTHED classifier, wrong with probability alpha an "
     "image at most. That is another classifier than the network.",
-    "bounds": "Sound bounds: a CERTIFICATE of the network itself: no point of the ball is misclassified, in exact "
-    "arithmetic.",
+    "bounds": "Sound bounds: a CERTIFICATE of the network itself: no point of the ball is misclassified, but "
+    "for rounding inside the network.",
 }
 
 
