@@ -190,15 +190,24 @@ RECIPES: dict[str, dict[str, Any]] = {
     "kd": {"input_noise": "none", "iga_weight": 0.0},
     "kdiga": {"input_noise": "none"},
     "kdiga-noise": {},
-    "kdiga-adv": {"inner_attack": "ce"},
-    "ard": {"inner_attack": "ce", "iga_weight": 0.0, "temperature": 30.0, "labels_at": "x", "soft_labels_at": "x"},
-    "rslad": {
-        **{"inner_attack": "kl", "iga_weight": 0.0, "kl_weight": 5 / 6, "clean_weight": 1 / 6},
+    "kdiga-adv": {"inner_attack": "ce", "input_noise": "none"},
+    "ard": {
+        **{"inner_attack": "ce", "input_noise": "none", "iga_weight": 0.0, "temperature": 30.0},
         **{"labels_at": "x", "soft_labels_at": "x"},
     },
-    "iad": {"inner_attack": "ce", "iga_weight": 0.0, "self_weight": 1.0, "labels_at": "x"},
-    "adaad": {"inner_attack": "adaptive", "iga_weight": 0.0, "labels_at": "x"},
-    "igdm": {"inner_attack": "adaptive", "iga_weight": 0.0, "igdm_weight": 1.0, "labels_at": "x"},
+    "rslad": {
+        **{"inner_attack": "kl", "input_noise": "none", "iga_weight": 0.0, "kl_weight": 5 / 6, "clean_weight": 1 / 6},
+        **{"labels_at": "x", "soft_labels_at": "x"},
+    },
+    "iad": {"inner_attack": "ce", "input_noise": "none", "iga_weight": 0.0, "self_weight": 1.0, "labels_at": "x"},
+    "adaad": {"inner_attack": "adaptive", "input_noise": "none", "iga_weight": 0.0, "labels_at": "x"},
+    "igdm": {
+        "inner_attack": "adaptive",
+        "input_noise": "none",
+        "iga_weight": 0.0,
+        "igdm_weight": 1.0,
+        "labels_at": "x",
+    },
 }
 """What a recipe asks for where nothing else is: its paper's weights for CIFAR-10. Equations and sources:
 `kdcompress.training.recipes.distillation`."""
@@ -256,10 +265,16 @@ class LossSettings(Settings):
         )
         if not any(weights):
             raise UsageError("one of --ce-weight, --kl-weight and --iga-weight must be over 0, got 0 for all")
+        if self.label_smoothing > 0 and self.ce_weight == 0:
+            raise UsageError("--label-smoothing is of the cross-entropy, which weighs 0 here; give a --ce-weight")
         if self.inner_attack == "none":
             for option, weight in (("--self-weight", self.self_weight), ("--igdm-weight", self.igdm_weight)):
                 if weight > 0:
                     raise UsageError(f"{option} is about what an inner attack finds; add --inner-attack")
+            if (
+                self.inner_steps != LossSettings.model_fields["inner_steps"].default
+            ):  # a record of settings has them all
+                raise UsageError("--inner-steps is of an inner attack; add --inner-attack, or a recipe that has one")
         elif self.input_noise != "none":
             raise UsageError("--input-noise is for losses at x; an inner attack takes its place: leave one of them out")
         return self
@@ -461,6 +476,8 @@ class TrainSettings(Settings):
         refuse_norm(self.threat)
         if self.recipe == "noise" and self.run.noise_sigma == 0:
             raise UsageError("--recipe noise trains on noisy images: say how noisy with --noise-sigma, such as 0.25")
+        if self.recipe == "noise" and self.attack_steps is not None:
+            raise UsageError("--attack-steps is of an inner attack, which --recipe noise has not; leave it out")
         if self.recipe == "fast" and self.steps > 1:
             raise UsageError(f"--recipe fast takes one step, got --attack-steps {self.steps}; --recipe at takes more")
         if self.recipe == "trades" and self.run.noise_sigma > 0:

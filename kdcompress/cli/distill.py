@@ -60,7 +60,7 @@ def distill(
     label_smoothing: loss_options.LabelSmoothing = default(LossSettings, "label_smoothing"),
     input_noise: loss_options.InputNoise = None,
     inner_attack: loss_options.InnerAttack = None,
-    inner_steps: loss_options.InnerSteps = default(LossSettings, "inner_steps"),
+    inner_steps: loss_options.InnerSteps = None,
     epochs: options.Epochs = default(RunSettings, "epochs"),
     batch_size: options.BatchSize = default(RunSettings, "batch_size"),
     schedule: options.Schedule = default(RunSettings, "schedule"),

@@ -64,4 +64,6 @@ InnerAttack = Annotated[
         "its answer there) or none. Default: the recipe's."
     ),
 ]
-InnerSteps = Annotated[int, option("Steps of the inner attack; 1 is a single step of 1.25 eps from a random start.")]
+InnerSteps = Annotated[
+    int | None, option("Steps of the inner attack; 1 is a single step of 1.25 eps from a random start. Default: 10.")
+]

@@ -57,7 +57,7 @@ def chosen_alignment(
                     v[0] if v else y,
                     g_t,
                     p=1 if loss.iga_norm == "l1" else 2,
-                    steps=run.epochs * (len(images) // batch) * parts,
+                    steps=run.epochs * (len(images) // batch) * parts // loss.iga_every,
                     note=listener.note,
                 )
             kept = earlier == choice.mode

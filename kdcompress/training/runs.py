@@ -66,10 +66,9 @@ def distill(
         if settings.cache.cache_teacher
         else fresh_batches(data, run, device)
     )
-    align, choice, micro_batch = exact(2), None, None
+    align, choice = exact(2), None
     if iga_weight > 0:
         align, choice = chosen_alignment(student, f_t, settings, data, device, out, listener)
-        micro_batch = loss.iga_micro_batch
         listener.note(choice.line)
     recipe = distillation(
         f_t,
@@ -81,7 +80,7 @@ def distill(
         classes=len(data.classes),
         noise_sigma=run.noise_sigma,
     )
-    fitted = train_network(student, recipe, data, batches, run, threat, device, listener, micro_batch)
+    fitted = train_network(student, recipe, data, batches, run, threat, device, listener, loss.iga_micro_batch)
     counted = passes(loss, iga_weight)
 
     taught = TeacherRecord(

@@ -98,7 +98,7 @@ HOMES = {
 }
 FEWER = {("certify", "images")}
 """Where a command has its own default, since what it measures takes longer."""
-OF_THE_RECIPE = {field for recipe in settings.RECIPES.values() for field in recipe} | {"ce_weight"}
+OF_THE_RECIPE = {field for recipe in settings.RECIPES.values() for field in recipe} | {"ce_weight", "inner_steps"}
 """What is not given there is the recipe's."""
 
 

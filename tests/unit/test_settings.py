@@ -61,6 +61,8 @@ from kdcompress.settings import (
         (LossSettings, {"inner_steps": 0}, ["--inner-steps", "got 0"]),
         (LossSettings, {"iga_every": 0}, ["--iga-every", "got 0"]),
         (LossSettings, {"self_weight": 1}, ["--self-weight", "--inner-attack"]),
+        (LossSettings, {"inner_steps": 3}, ["--inner-steps", "--inner-attack"]),
+        (LossSettings, {"label_smoothing": 0.1}, ["--label-smoothing", "--ce-weight"]),
         (LossSettings, {"recipe": "kd", "igdm_weight": 1}, ["--igdm-weight", "--inner-attack"]),
         (LossSettings, {"recipe": "ard", "input_noise": "uniform"}, ["--input-noise", "inner attack"]),
         (LossSettings, {"recipe": "kd", "kl_weight": 0}, ["--kl-weight", "got 0 for all"]),

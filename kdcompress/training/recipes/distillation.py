@@ -53,7 +53,9 @@ def distillation(
     Eq. 13 and 14: arXiv:2110.12072. Huang et al.: "Boosting Accuracy and Robustness of Student Models via Adaptive
     Adversarial Distillation", CVPR. a = 1 in `ard` and `adaad`, 5/6 in `rslad`; c = .1; w of `igdm` rises to 1 over the
     run. Departures: every attack takes its gradients in eval mode, starts once and steps by `attacks.inner.climb`; KL
-    is summed over classes and a mean over images, where published code divides it by K as well.
+    is summed over classes and a mean over images, where published code divides it by K as well. `iad` is what the
+    source's code has for its adversarially trained teacher in IAD-II, without the natural one beside it; the code of
+    IAD-I asks for the teacher's labels at x, and does not weigh them.
 
     With a weight of 0 the gradient term takes no input gradient: the step costs what it costs without.
 
@@ -117,7 +119,9 @@ def attack(seen: Seen, loss: LossSettings, threat: ThreatModel, generator: Gener
             return cross_entropy(student(at), y)
         return distillation_kl(student(at), seen.f_t("x") if loss.inner_attack == "kl" else teacher(at), 1.0)
 
-    start = anywhere(x, threat, generator) if loss.inner_attack == "ce" else beside(x, generator)
+    # A single step from beside x ends in a corner of the ball, which networks learn by heart (arXiv:2001.03994).
+    far = loss.inner_attack == "ce" or loss.inner_steps == 1
+    start = anywhere(x, threat, generator) if far else beside(x, generator)
     student.eval()
     z = climb(objective, x, start, threat, steps=loss.inner_steps)
     student.train()

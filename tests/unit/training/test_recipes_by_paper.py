@@ -13,7 +13,9 @@ from kdcompress.maths.randomness import generator
 from kdcompress.settings import RECIPES, TRAIN_STEPS, LossSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.recipes import Terms, adversarial_training, distillation, trades
+from kdcompress.training.recipes.distillation import attack
 from kdcompress.training.recipes.passes import passes
+from kdcompress.training.recipes.seen import Seen
 from tests.unit.training.test_recipes import network
 
 EPS, STEPS, K = 0.1, 3, 3
@@ -103,7 +105,7 @@ def paper(name: str, s: Network, t: Network, x: Tensor, y: int, start: Tensor) -
 
 
 def run(name: str, student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor], **changes: object) -> Terms:
-    loss = LossSettings(recipe=name, inner_steps=STEPS, **changes)
+    loss = LossSettings(recipe=name, inner_steps=STEPS if "inner_attack" in RECIPES[name] else None, **changes)
     weight = loss.iga_weight if loss.iga_weight != "auto" else 0.7
     recipe = distillation(
         teacher, loss, LINF, iga_weight=weight, generator=generator(0, "noise"), align=exact(2), classes=K
@@ -225,7 +227,7 @@ def test_no_recipe_takes_a_forward_that_it_does_not_need(
     run(name, s, t, batch)
     assert (s.count[False], s.count[True], t.count[False]) == (attacking, learning, asked)
     # The count by formula: two passes a step of the attack, three or six where the student learns.
-    loss = LossSettings(recipe=name, inner_steps=STEPS)
+    loss = LossSettings(recipe=name, inner_steps=STEPS if "inner_attack" in RECIPES[name] else None)
     aligned = 0.0 if loss.iga_weight == 0 else 0.7
     counted = passes(loss, aligned)
     assert counted.student == 2 * attacking + 3 * learning + 3 * (aligned > 0)
@@ -274,3 +276,26 @@ def test_what_is_given_goes_before_what_the_recipe_says(name: str) -> None:
     assert (given.kl_weight, given.temperature, given.recipe) == (0.5, 3.0, name)
     kept = LossSettings(recipe=name, kl_weight=None)
     assert kept == LossSettings(recipe=name)
+
+
+@pytest.mark.parametrize("name", ["ard", "rslad", "adaad"])
+def test_a_single_step_starts_anywhere_in_the_ball(
+    name: str, student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    seen = Seen(student, teacher, batch[0], batch[0], batch[1])
+    z = attack(seen, LossSettings(recipe=name, inner_steps=1), LINF, generator(0, "noise"))
+    start = starts(batch[0], near=False)
+    moved = z - batch[0]
+    # One step of 1.25 eps: entries that started on the far side do not reach the corner.
+    inside = (moved.abs() < EPS * 0.999).double().mean()
+    assert 0.1 < value(inside) < 0.6
+    gone = (z - start).abs()
+    assert value(gone.max()) <= 1.25 * EPS * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_without_its_attack_a_recipe_is_taken_at_the_images_themselves(name: str) -> None:
+    if RECIPES[name].get("self_weight") or RECIPES[name].get("igdm_weight"):
+        return  # refused: those terms are about what an attack finds
+    loss = LossSettings(recipe=name, inner_attack="none")
+    assert loss.input_noise == ("uniform" if name == "kdiga-noise" else "none")
