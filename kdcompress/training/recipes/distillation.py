@@ -84,7 +84,8 @@ def distillation(
         b = loss.trust_power if "self" in weights else None
         if loss.ce_weight > 0 or seen.at(loss.labels_at) == seen.at("z"):  # else a pass that weighs nothing
             found["ce"] = cross_entropy(seen.f_s(loss.labels_at), y, loss.label_smoothing)
-        found["kl"] = soft_labels(seen, loss.soft_labels_at, T, b)
+        if loss.kl_weight > 0:
+            found["kl"] = soft_labels(seen, loss.soft_labels_at, T, b)
         if "clean" in weights:
             found["clean"] = clean(seen, T)
         if b is not None:

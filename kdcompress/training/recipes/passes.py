@@ -36,10 +36,11 @@ def passes(loss: LossSettings, iga_weight: float) -> Passes:
     if attacked:
         student += 2 * loss.inner_steps  # forward, backward to the input
         teacher += 2 * loss.inner_steps if loss.inner_attack == "adaptive" else 0
-        asked_at_x = loss.inner_attack == "kl" or loss.soft_labels_at == "x" or loss.clean_weight > 0
+        labelled_at_x = loss.soft_labels_at == "x" and loss.kl_weight > 0
+        asked_at_x = loss.inner_attack == "kl" or labelled_at_x or loss.clean_weight > 0
     share = 1 / loss.iga_every if iga_weight > 0 else 0.0
     student += 3 + 3 * share  # at z: back to the weights; through the input gradient, back to the weights of all of it
-    asked_at_z = not attacked or loss.soft_labels_at == "z" or loss.igdm_weight > 0
+    asked_at_z = loss.igdm_weight > 0 or (loss.kl_weight > 0 and (not attacked or loss.soft_labels_at == "z"))
     teacher += 1 + share if asked_at_z else 2 * share
     teacher += asked_at_x
     seen_at_x = loss.clean_weight > 0 or loss.self_weight > 0 or (loss.ce_weight > 0 and loss.labels_at == "x")

@@ -112,7 +112,7 @@ def run(name: str, student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, 
     )
     weights = recipe.weights(*LATE)
     terms = recipe.terms(student, weights, *batch)
-    assert set(weights) <= set(terms) | {"ce"}
+    assert set(weights) <= set(terms) | {"ce", "kl"}
     return {name: weights[name] * term for name, term in terms.items()}
 
 
@@ -299,3 +299,12 @@ def test_without_its_attack_a_recipe_is_taken_at_the_images_themselves(name: str
         return  # refused: those terms are about what an attack finds
     loss = LossSettings(recipe=name, inner_attack="none")
     assert loss.input_noise == ("uniform" if name == "kdiga-noise" else "none")
+
+
+def test_soft_labels_that_weigh_nothing_ask_no_teacher(
+    student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    t = Counted(teacher).eval()
+    terms = run("kd", student, t, batch, ce_weight=1.0, kl_weight=0.0)
+    assert t.count[False] == 0 and set(terms) == {"ce"}
+    assert passes(LossSettings(recipe="kd", ce_weight=1.0, kl_weight=0.0), 0.0).teacher == 0
