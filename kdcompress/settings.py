@@ -265,6 +265,12 @@ class LossSettings(Settings):
         )
         if not any(weights):
             raise UsageError("one of --ce-weight, --kl-weight and --iga-weight must be over 0, got 0 for all")
+        steady = (self.ce_weight, self.kl_weight, self.clean_weight, self.igdm_weight)
+        if not any(steady) and (self.iga_weight == 0 or self.iga_every > 1):
+            raise UsageError(
+                "--self-weight, which begins late, and --iga-every, which skips steps, leave some steps nothing to "
+                "learn; give a --kl-weight or --ce-weight beside them"
+            )
         if self.label_smoothing > 0 and self.ce_weight == 0:
             raise UsageError("--label-smoothing is of the cross-entropy, which weighs 0 here; give a --ce-weight")
         if self.inner_attack == "none":
@@ -478,6 +484,8 @@ class TrainSettings(Settings):
             raise UsageError("--recipe noise trains on noisy images: say how noisy with --noise-sigma, such as 0.25")
         if self.recipe == "noise" and self.attack_steps is not None:
             raise UsageError("--attack-steps is of an inner attack, which --recipe noise has not; leave it out")
+        if self.recipe != "trades" and self.beta != TrainSettings.model_fields["beta"].default:
+            raise UsageError(f"--beta is of --recipe trades, got --recipe {self.recipe}; leave it out")
         if self.recipe == "fast" and self.steps > 1:
             raise UsageError(f"--recipe fast takes one step, got --attack-steps {self.steps}; --recipe at takes more")
         if self.recipe == "trades" and self.run.noise_sigma > 0:

@@ -1,17 +1,13 @@
 """Inner attacks: where a training step looks for its inputs, whatever it climbs."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor, nn
 
+from kdcompress.attacks.ascent import Objective
 from kdcompress.attacks.pgd import free, into_ball
 from kdcompress.maths.losses import cross_entropy
 from kdcompress.maths.norms import gaussian, steepest, uniform_in_ball
 from kdcompress.threat import ThreatModel
-
-Objective = Callable[[Tensor], Tensor]
-"""Points (B, C, H, W) -> one value a point, (B,)."""
 
 NEAR = 0.001
 """Standard deviation of a start beside x. A divergence from what a network says at x has no gradient at x itself."""

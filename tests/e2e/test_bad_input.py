@@ -338,6 +338,7 @@ def test_a_student_made_for_other_classes_is_not_evaluated(run: Any, student: Pa
     [
         (["--model", "resnet81"], ["--model", "resnet18"]),
         (["--recipe", "trade"], ["--recipe", "'trades'", "got trade"]),
+        (["--beta", "3"], ["--beta is of --recipe trades", "got --recipe at"]),
         (["--recipe", "fast", "--attack-steps", "3"], ["--recipe fast", "got --attack-steps 3"]),
         (["--attack-steps", "0"], ["--attack-steps", "got 0"]),
         (["--model-arg", "layers"], ["--model-arg must be key=value"]),

@@ -61,6 +61,8 @@ from kdcompress.settings import (
         (LossSettings, {"inner_steps": 0}, ["--inner-steps", "got 0"]),
         (LossSettings, {"iga_every": 0}, ["--iga-every", "got 0"]),
         (LossSettings, {"self_weight": 1}, ["--self-weight", "--inner-attack"]),
+        (LossSettings, {"recipe": "iad", "kl_weight": 0}, ["--self-weight", "--kl-weight"]),
+        (LossSettings, {"recipe": "kdiga", "kl_weight": 0, "iga_every": 2}, ["--iga-every", "--kl-weight"]),
         (LossSettings, {"inner_steps": 3}, ["--inner-steps", "--inner-attack"]),
         (LossSettings, {"label_smoothing": 0.1}, ["--label-smoothing", "--ce-weight"]),
         (LossSettings, {"recipe": "kd", "igdm_weight": 1}, ["--igdm-weight", "--inner-attack"]),

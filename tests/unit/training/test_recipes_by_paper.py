@@ -308,3 +308,26 @@ def test_soft_labels_that_weigh_nothing_ask_no_teacher(
     terms = run("kd", student, t, batch, ce_weight=1.0, kl_weight=0.0)
     assert t.count[False] == 0 and set(terms) == {"ce"}
     assert passes(LossSettings(recipe="kd", ce_weight=1.0, kl_weight=0.0), 0.0).teacher == 0
+
+
+@pytest.mark.parametrize("step", [0, 1, 9])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        LossSettings(recipe="kdiga", kl_weight=0.0),
+        LossSettings(recipe="ard", kl_weight=0.0, clean_weight=1.0, inner_steps=2),
+        LossSettings(recipe="igdm", kl_weight=0.0, inner_steps=2),
+        LossSettings(recipe="iad", ce_weight=1.0, kl_weight=0.0, inner_steps=2),
+    ],
+    ids=lambda loss: loss.recipe,
+)
+def test_every_step_of_whatever_is_allowed_has_a_term(
+    loss: LossSettings, step: int, student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    weight = 0.7 if loss.iga_weight == "auto" else 0.0
+    recipe = distillation(
+        teacher, loss, LINF, iga_weight=weight, generator=generator(0, "noise"), align=exact(2), classes=K
+    )
+    weights = recipe.weights(step, 10)
+    terms = recipe.terms(student, weights, *batch)
+    assert terms and set(terms) <= set(weights)
