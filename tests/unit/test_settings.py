@@ -63,6 +63,8 @@ from kdcompress.settings import (
         (LossSettings, {"self_weight": 1}, ["--self-weight", "--inner-attack"]),
         (LossSettings, {"recipe": "iad", "kl_weight": 0}, ["--self-weight", "--kl-weight"]),
         (LossSettings, {"recipe": "kdiga", "kl_weight": 0, "iga_every": 2}, ["--iga-every", "--kl-weight"]),
+        (LossSettings, {"recipe": "rslad", "align": "jacobian"}, ["--align", "--iga-weight"]),
+        (LossSettings, {"iga_weight": 0, "iga_every": 2}, ["--iga-every", "--iga-weight"]),
         (LossSettings, {"inner_steps": 3}, ["--inner-steps", "--inner-attack"]),
         (LossSettings, {"label_smoothing": 0.1}, ["--label-smoothing", "--ce-weight"]),
         (LossSettings, {"recipe": "kd", "igdm_weight": 1}, ["--igdm-weight", "--inner-attack"]),
@@ -117,7 +119,8 @@ def test_a_wrong_value_is_one_line_that_names_the_option_what_was_expected_and_w
     ("settings", "value"),
     [
         (RunSettings, {"epochs": 1, "batch_size": 2, "ema": 0.0, "seed": 0, "weight_decay": 0.0}),
-        (LossSettings, {"ce_weight": 0.0, "kl_weight": 0.1, "iga_weight": 0.0, "iga_ramp": 0.0}),
+        (LossSettings, {"ce_weight": 0.0, "kl_weight": 0.1, "iga_weight": 0.0}),
+        (LossSettings, {"iga_ramp": 0.0}),
         (LossSettings, {"iga_ramp": 1.0, "iga_weight": "auto"}),
         (GateSettings, {"min_clean_accuracy": 0.0, "min_robust_accuracy": 1.0, "max_robust_drop": 0.0}),
         (EvaluationSettings, {"attack": "pgd-1", "certify_images": 0, "images": 1}),

@@ -1,0 +1,43 @@
+"""Frozen settings, checked once; the numbers that options take; and what pydantic finds, in one line."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kdcompress.errors import UsageError
+from kdcompress.threat import parse_eps
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")]
+
+Eps = Annotated[float, BeforeValidator(lambda value: parse_eps(value) if isinstance(value, str) else value)]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """Frozen; unknown names are errors; `Settings.of(...)` turns what pydantic finds into one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """The settings, or a UsageError that names the first wrong option as typed."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = f"--{first['loc'][0]}".replace("_", "-") if first["loc"] else "options"
+            if first["type"] == "string_pattern_mismatch":  # the choices in words, not the pattern
+                first["msg"] = f"must be {cls.model_fields[str(first['loc'][0])].description}"
+            raise UsageError(f"{option}: {in_words(first)}") from None
+
+
+def in_words(problem: Any) -> str:
+    """What was expected and what was found, of one entry of `ValidationError.errors()`."""
+    expected = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    found = problem["input"]
+    return f"{expected[0].lower()}{expected[1:]}" + ("" if f"{found!r} is not" in expected else f", got {found}")

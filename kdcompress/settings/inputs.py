@@ -1,0 +1,59 @@
+"""Which images, which networks, which ball."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from kdcompress.errors import UsageError
+from kdcompress.settings.base import Eps, Settings
+from kdcompress.threat import Norm, ThreatModel
+
+Statistics = tuple[float, ...] | Literal["none"] | None
+"""Normalisation as given: one number a channel, `none` for no normalisation, None for "read it from the file"."""
+
+
+class DataSettings(Settings):
+    """Which images, and how they are read."""
+
+    data: str
+    data_dir: Path | None = None
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    train_images: Annotated[int, Field(ge=1)] | None = None
+
+
+class ModelFile(Settings):
+    """A network in a file, and what its file may not say."""
+
+    path: Path
+    arch: str | None = None
+    args: dict[str, Any] = {}
+    mean: Statistics = None
+    std: Statistics = None
+
+
+class ThreatSettings(Settings):
+    """The ball the adversary may choose from."""
+
+    norm: Norm = "Linf"
+    eps: Eps
+
+    @model_validator(mode="after")
+    def _ball_exists(self) -> Self:
+        _ = self.threat
+        return self
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The same, as the threat model."""
+        return ThreatModel(self.norm, self.eps)
+
+
+def refuse_norm(threat: ThreatSettings) -> None:
+    """Training under L1 was never measured: its weights and steps would be guesses.
+
+    Raises:
+        UsageError: if the norm is L1.
+    """
+    if threat.norm == "L1":
+        raise UsageError("--norm L1 is for evaluate; train under Linf or L2")
