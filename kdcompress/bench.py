@@ -96,9 +96,8 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
     x = x.contiguous(memory_format=LAYOUT)
 
     def distil(align: Alignment, iga_weight: float, known: Callable[[], Lesson] = tuple) -> Step:
-        noise = generator(run.seed, "noise")
         recipe = distillation(
-            f_t, LossSettings(), threat, iga_weight=iga_weight, generator=noise, align=align, classes=len(data.classes)
+            f_t, LossSettings(), threat, iga_weight=iga_weight, seed=run.seed, align=align, classes=len(data.classes)
         )
         kept: list[Lesson] = []
 

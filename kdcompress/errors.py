@@ -11,6 +11,8 @@ EXIT_OK = 0
 EXIT_GATE_MISSED = 1
 EXIT_CANNOT_RUN = 2
 EXIT_BUG = 3
+EXIT_SIGNAL = 128
+"""And the number of the signal, as shells have it."""
 EXIT_INTERRUPTED = 130
 
 
@@ -18,6 +20,18 @@ class KdcompressError(Exception):
     """The run cannot go on, for a reason that the user can mend: exit code 2, one line on stderr."""
 
     exit_code = EXIT_CANNOT_RUN
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the run, where it could end: exit code 128 and the signal's number, as shells have it.
+
+    Attributes:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int, told: str = "") -> None:
+        super().__init__(told)
+        self.number = number
 
 
 class UsageError(KdcompressError):

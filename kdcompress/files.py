@@ -21,6 +21,8 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may leave the new name with nothing behind it
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     finally:

@@ -45,6 +45,7 @@ class Epoch:
     """One line of metrics.jsonl: means over the epoch, and the validation where there was one.
 
     Attributes:
+        weights: means over all steps of the epoch, those that leave a term out too.
         validation: of the better weights, averaged or raw; `validated` says which, and `other_validation` is that of
             the others where there are both.
     """

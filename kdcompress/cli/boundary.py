@@ -2,14 +2,17 @@
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import typer
 
-from kdcompress.errors import EXIT_BUG, EXIT_CANNOT_RUN, EXIT_INTERRUPTED, KdcompressError
+from kdcompress.errors import EXIT_BUG, EXIT_CANNOT_RUN, EXIT_INTERRUPTED, EXIT_SIGNAL, KdcompressError, Stopped
 
 _NO_MEMORY = "can't allocate memory"
 """In the plain RuntimeError that PyTorch raises for want of memory on a CPU."""
@@ -17,13 +20,16 @@ _NO_MEMORY = "can't allocate memory"
 
 @contextmanager
 def boundary() -> Iterator[None]:
-    """Known errors end in one line and exit code 2, an interrupt in 130, anything else in a traceback and 3."""
+    """Known errors end in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143, the rest in a traceback and 3."""
     try:
-        yield
+        with _terminated():
+            yield
     except typer.Exit:  # a command that chose its exit code
         raise
     except KdcompressError as error:
         _stop(f"error: {' '.join(str(error).split())}", error.exit_code)
+    except Stopped as stopped:
+        _stop(str(stopped) or "terminated; nothing was left half-written", EXIT_SIGNAL + stopped.number)
     except KeyboardInterrupt:
         _stop("interrupted; nothing was left half-written", EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -35,6 +41,23 @@ def boundary() -> Iterator[None]:
             _stop(f"error: {known}", EXIT_CANNOT_RUN)
         traceback.print_exc()
         _stop(f"this is a bug in kdcompress; please report it with the lines above ({_versions()})", EXIT_BUG)
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that what is half-done is tidied up."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be heard
+        yield
+        return
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    before = signal.signal(signal.SIGTERM, heard)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _known(error: Exception) -> str | None:

@@ -92,6 +92,8 @@ def distill(
         Path | None,
         typer.Option(help="Where they are kept. Default: ~/.cache/kdcompress/views.", rich_help_panel=CACHE),
     ] = None,
+    checkpoint_every: options.CheckpointEvery = default(RunSettings, "checkpoint_every"),
+    resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     format: options.FormatOption = Format.table,
 ) -> None:
@@ -152,6 +154,7 @@ def distill(
                 noise_sigma=noise_sigma,
                 seed=seed,
                 device=device,
+                checkpoint_every=checkpoint_every,
             ),
             check=TeacherCheckSettings.of(insist=insist),
         )
@@ -160,5 +163,5 @@ def distill(
         from kdcompress.training import runs
 
         with listening(stderr()) as listener:
-            record = runs.distill(settings, out, overwrite=overwrite, listener=listener)
+            record = runs.distill(settings, out, overwrite=overwrite, resume=resume, listener=listener)
         emit(record.model_dump_json(indent=2), run_summary(record), format)

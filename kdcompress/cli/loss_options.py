@@ -40,7 +40,9 @@ IgaEvery = Annotated[int, option("Take that term in every N-th step, N times its
 Align = Annotated[
     str, option("Whose input gradients are aligned: ce as in eq. 14, or jacobian, random combinations of the logits.")
 ]
-IgaNorm = Annotated[str, option("Norm of that distance: l2 is eq. 14's, l1 the dual norm of Linf, as in (26).")]
+IgaNorm = Annotated[
+    str, option("Norm of that distance: l2 is eq. 14's, l1 the dual norm of Linf, as in (26), or l2-squared.")
+]
 IgaMode = Annotated[
     str, option("How it is computed: exact, compiled, finite-difference; auto takes the fastest exact way.")
 ]

@@ -127,7 +127,23 @@ Out = Annotated[
         show_default=False,
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.", rich_help_panel=OUTPUT)]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace the run in --out, and forget an unfinished one.", rich_help_panel=OUTPUT),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with a run that was stopped, or begin where there is none.", rich_help_panel=OUTPUT
+    ),
+]
+CheckpointEvery = Annotated[
+    float,
+    typer.Option(
+        help="Minutes between checkpoints: the most that a killed run loses. 0: only where it is stopped by a signal.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="What stdout gets.", rich_help_panel=OUTPUT)]
 
 Teacher = Annotated[

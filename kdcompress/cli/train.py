@@ -53,6 +53,8 @@ def train(
     noise_sigma: options.NoiseSigma = default(RunSettings, "noise_sigma"),
     seed: options.Seed = default(RunSettings, "seed"),
     device: options.Device = default(RunSettings, "device"),
+    checkpoint_every: options.CheckpointEvery = default(RunSettings, "checkpoint_every"),
+    resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     format: options.FormatOption = Format.table,
 ) -> None:
@@ -89,6 +91,7 @@ def train(
                 noise_sigma=noise_sigma,
                 seed=seed,
                 device=device,
+                checkpoint_every=checkpoint_every,
             ),
         )
         from kdcompress.render.console import run_summary
@@ -96,5 +99,5 @@ def train(
         from kdcompress.training import runs
 
         with listening(stderr()) as listener:
-            record = runs.train(settings, out, overwrite=overwrite, listener=listener)
+            record = runs.train(settings, out, overwrite=overwrite, resume=resume, listener=listener)
         emit(record.model_dump_json(indent=2), run_summary(record), format)

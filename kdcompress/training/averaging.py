@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from timm.utils.model_ema import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from kdcompress.settings import RunSettings
@@ -27,6 +27,12 @@ class Average(Protocol):
 
     def network(self) -> nn.Module | None:
         """The averaged network in eval mode; None while there is none. What it holds moves on with the run."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it has seen so far."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Have seen that."""
 
 
 def averaging(model: nn.Module, run: RunSettings, refresh: Refresh) -> Average:
@@ -57,6 +63,14 @@ class ExponentialAverage:
         network: nn.Module = self.average.module
         return network
 
+    def state(self) -> dict[str, Tensor]:
+        """Of the averaged network."""
+        return self.average.state_dict()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Into the averaged network."""
+        self.average.load_state_dict(state)
+
 
 class EqualAverage:
     """Stochastic weight averaging: the mean of the weights at the ends of the epochs from `start` of the run on.
@@ -84,6 +98,14 @@ class EqualAverage:
         self.refresh(self.average.module)
         return self.average.module.eval()
 
+    def state(self) -> dict[str, Tensor]:
+        """Of the averaged network, and how many are in it."""
+        return self.average.state_dict()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Into the averaged network."""
+        self.average.load_state_dict(state)
+
 
 class NoAverage:
     """No average: the raw weights stand alone."""
@@ -96,3 +118,10 @@ class NoAverage:
 
     def network(self) -> None:
         """None, ever."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Nothing to do."""

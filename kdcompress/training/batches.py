@@ -1,6 +1,8 @@
 """The batches of an epoch: fresh views of the images, or fixed ones that the teacher has been asked about before."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -12,8 +14,57 @@ from kdcompress.settings import RunSettings
 from kdcompress.training.backward import Batch
 from kdcompress.training.ingredients import training_split
 
-Batches = Callable[[int], Iterator[Batch]]
-"""Epoch number, from 1 -> that epoch's batches, augmented and on the device."""
+
+class Chance(Protocol):
+    """What draws, and can be taken back to where it was: a `torch.Generator`, or an `Order`."""
+
+    def get_state(self) -> Tensor:
+        """Where it is, as bytes."""
+
+    def set_state(self, state: Tensor) -> object:
+        """Go there."""
+
+
+class Order:
+    """The shuffled order of the images, epoch by epoch.
+
+    Its state is that from before the epoch: whoever goes back there can go through the same epoch again.
+    """
+
+    def __init__(self, count: int, batch_size: int, draws: Generator) -> None:
+        self.count, self.batch_size, self.draws = count, batch_size, draws
+        self.before = draws.get_state()
+
+    def next_epoch(self, skip: int) -> Tensor:
+        """Positions of the next epoch's images, but for those of its first `skip` batches."""
+        self.before = self.draws.get_state()
+        return epoch_order(self.count, self.draws)[skip * self.batch_size :]
+
+    def get_state(self) -> Tensor:
+        """That from before the epoch that was last asked for."""
+        return self.before
+
+    def set_state(self, state: Tensor) -> None:
+        """The next epoch is the one that followed there."""
+        self.draws.set_state(state)
+        self.before = state
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of every epoch, augmented and on the device.
+
+    Attributes:
+        of: (epoch from 1, how many batches of it to leave out) -> the others, in order.
+        chance: what they are drawn from, by purpose.
+    """
+
+    of: Callable[[int, int], Iterator[Batch]]
+    chance: Mapping[str, Chance] = field(default_factory=dict)
+
+    def __call__(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The epoch's batches, or those after the first `skip`."""
+        return self.of(epoch, skip)
 
 
 def batch_size(data: Data, run: RunSettings) -> int:
@@ -33,12 +84,12 @@ def random_views(pixels: Tensor, data: Data, run: RunSettings, draws: Generator)
 
 def fresh_batches(data: Data, run: RunSettings, device: torch.device, purpose: str = "") -> Batches:
     """Another order and other views in every epoch, drawn for a purpose of their own where one is named."""
-    images = training_split(data)
-    order, draws = generator(run.seed, f"{purpose}order"), generator(run.seed, f"{purpose}views")
+    images, B = training_split(data), batch_size(data, run)
+    order = Order(len(images), B, generator(run.seed, f"{purpose}order"))
+    draws = generator(run.seed, f"{purpose}views")
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        shuffled = epoch_order(len(images), order)
-        for pixels, y in images.batches(batch_size(data, run), device=device, order=shuffled, drop_last=True):
+    def of(epoch: int, skip: int) -> Iterator[Batch]:
+        for pixels, y in images.batches(B, device=device, order=order.next_epoch(skip), drop_last=True):
             yield random_views(pixels, data, run, draws).contiguous(memory_format=LAYOUT), y
 
-    return batches
+    return Batches(of, {"order": order, "views": draws})

@@ -27,16 +27,15 @@ def chosen_alignment(
     settings: DistillSettings,
     data: Data,
     device: torch.device,
-    out: Path,
+    earlier: Mode | None,
     listener: Listener,
 ) -> tuple[Alignment, Choice]:
     """The alignment, and what was seen of it on one batch like those of training. Where memory runs out, on less.
 
     Args:
-        out: the run's folder, perhaps with the run that this one replaces.
+        earlier: what a run before this one found, or this one before it was stopped.
     """
     run, loss, images = settings.run, settings.loss, training_split(data)
-    earlier = _earlier_mode(out, settings, device)
     batch = min(run.batch_size, len(images))
     student.to(device).to(memory_format=LAYOUT).train()
     most = loss.iga_micro_batch or batch
@@ -68,8 +67,8 @@ def chosen_alignment(
         most = batch // (2 * parts)  # as training will do
 
 
-def _earlier_mode(out: Path, settings: DistillSettings, device: torch.device) -> Mode | None:
-    """What `auto` measured for the run that this one replaces, where all that it depends on is the same.
+def earlier_mode(out: Path, settings: DistillSettings, device: torch.device) -> Mode | None:
+    """What `auto` measured for the run in `out`, which this one replaces, where all that it depends on is the same.
 
     What it did not measure, since the run was short or the compiler failed, is soon found out again.
     """

@@ -15,10 +15,12 @@ from kdcompress.progress import Listener, Validation
 from kdcompress.settings import RunSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.batches import Batches, batch_size
+from kdcompress.training.checkpoints import Checkpoints
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.loop import Fitted, fit
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.statistics import refreshing
+from kdcompress.training.stopping import Stop, gently
 
 VALIDATION_STEPS = 10
 
@@ -33,11 +35,16 @@ def train_network(
     device: torch.device,
     listener: Listener,
     micro_batch: int | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
-    """Fit on the training split; choose the epoch on the held-out slice. The test split plays no part."""
+    """Fit on the training split; choose the epoch on the held-out slice. The test split plays no part.
+
+    Raises:
+        Stopped: if Ctrl-C or SIGTERM asked for it; the state is written first.
+    """
     holdout = data.holdout
     assert holdout is not None  # comes with the training split
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with gently() as stop, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(run.seed)  # dropout and stochastic depth know only the global generator
         return fit(
             network.to(device).to(memory_format=LAYOUT),
@@ -45,22 +52,25 @@ def train_network(
             batches,
             steps_per_epoch=len(training_split(data)) // batch_size(data, run),
             run=run,
-            validate=_validation(holdout, threat, run, device),
+            validate=_validation(holdout, threat, run, device, stop),
             device=device,
             refresh=refreshing(data, run, device),
             micro_batch=micro_batch,
+            checkpoints=checkpoints,
+            stop=stop,
             listener=listener,
         )
 
 
 def _validation(
-    holdout: Split, threat: ThreatModel, run: RunSettings, device: torch.device
+    holdout: Split, threat: ThreatModel, run: RunSettings, device: torch.device, stop: Stop
 ) -> Callable[[nn.Module], Validation]:
     def validate(model: nn.Module) -> Validation:
         # The same start and the same noise every time, so that epochs can be compared.
         rng, noise = generator(run.seed, "validation"), generator(run.seed, "validation noise")
         clean = kept = under_noise = 0
         for x, y in holdout.batches(250, device=device):
+            stop.heed()
             x_adv = pgd(model, x, y, threat, steps=VALIDATION_STEPS, generator=rng)
             with torch.no_grad():
                 right = model(x).argmax(1) == y

@@ -17,7 +17,7 @@ from kdcompress.settings import DistillSettings, TrainSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.folder import run_folder
 from kdcompress.training.ingredients import training_split
-from kdcompress.training.loop import Candidate, Fitted
+from kdcompress.training.loop import Fitted
 from kdcompress.training.recipes.passes import Passes
 from kdcompress.training.run_record import (
     Compression,
@@ -28,6 +28,7 @@ from kdcompress.training.run_record import (
     TeacherRecord,
     ValidationRecord,
 )
+from kdcompress.training.state import Candidate
 from kdcompress.versions import versions
 
 

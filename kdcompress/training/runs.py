@@ -10,13 +10,14 @@ from pathlib import Path
 from kdcompress.devices import LAYOUT, resolve_device
 from kdcompress.engine import Choice, exact
 from kdcompress.errors import UsageError
-from kdcompress.maths.randomness import generator
 from kdcompress.models.cost import macs, parameter_count
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings, TrainSettings
 from kdcompress.training.batches import fresh_batches
+from kdcompress.training.checkpoints import Checkpoints, unfinished
 from kdcompress.training.folder import refuse_to_replace, refuse_used
-from kdcompress.training.gradient_mode import chosen_alignment
+from kdcompress.training.gradient_mode import chosen_alignment, earlier_mode
+from kdcompress.training.identity import finished, identity
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_data, training_split
 from kdcompress.training.lessons import kind_of
 from kdcompress.training.network import train_network
@@ -37,15 +38,35 @@ from kdcompress.training.teacher_check import accepted
 
 
 def distill(
-    settings: DistillSettings, out: Path, *, overwrite: bool = False, listener: Listener = Listener()
+    settings: DistillSettings,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    listener: Listener = Listener(),
 ) -> RunRecord:
     """Train a small student from a robust teacher by eq. 13 and 14, and leave it in the folder `out`.
 
+    Args:
+        overwrite: a run in `out` is replaced at the end, and an unfinished one forgotten.
+        resume: go on with an unfinished run of the same settings, where there is one; one that is finished is returned.
+
     Raises:
         KdcompressError: if anything the run needs is missing or wrong; nothing is left behind then.
+        Stopped: if a signal ended the run; it can be resumed.
     """
-    run, loss, threat = settings.run, settings.loss, settings.threat.threat
+    if resume and (done := finished(out, settings, listener)) is not None:
+        return done
     refuse_used(out, overwrite=overwrite)
+    every = 60 * settings.run.checkpoint_every
+    with unfinished(out, resume=resume, overwrite=overwrite, every=every, listener=listener) as checkpoints:
+        return _distill(settings, out, overwrite, checkpoints, listener)
+
+
+def _distill(
+    settings: DistillSettings, out: Path, overwrite: bool, checkpoints: Checkpoints, listener: Listener
+) -> RunRecord:
+    run, loss, threat = settings.run, settings.loss, settings.threat.threat
     refuse_to_replace({"--teacher": settings.teacher.path, "--student-weights": settings.student_weights}, out)
     refuse_inside(settings.cache, out)
     device = resolve_device(run.device)
@@ -53,6 +74,7 @@ def distill(
     student, record = new_network(
         settings.student, settings.student_args, settings.student_stride, settings.student_weights, data, run, listener
     )
+    checkpoints.begin(identity(settings, data, device, teacher=teacher.sha256))
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
     check = accepted(f_t, settings, training_split(data), device, listener)
 
@@ -68,20 +90,25 @@ def distill(
     )
     align, choice = exact(2), None
     if iga_weight > 0:
-        align, choice = chosen_alignment(student, f_t, settings, data, device, out, listener)
+        align, choice = chosen_alignment(
+            student, f_t, settings, data, device, checkpoints.mode or earlier_mode(out, settings, device), listener
+        )
+        checkpoints.about["mode"] = choice.mode
         listener.note(choice.line)
     recipe = distillation(
         f_t,
         loss,
         threat,
         iga_weight=iga_weight,
-        generator=generator(run.seed, "noise"),
+        seed=run.seed,
         align=align,
         classes=len(data.classes),
         noise_sigma=run.noise_sigma,
     )
-    fitted = train_network(student, recipe, data, batches, run, threat, device, listener, loss.iga_micro_batch)
-    counted = passes(loss, iga_weight)
+    fitted = train_network(
+        student, recipe, data, batches, run, threat, device, listener, loss.iga_micro_batch, checkpoints
+    )
+    counted = passes(loss, iga_weight, differences=choice is not None and choice.mode == "finite-difference")
 
     taught = TeacherRecord(
         path=str(settings.teacher.path),
@@ -108,14 +135,30 @@ def distill(
     )
 
 
-def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listener: Listener = Listener()) -> RunRecord:
+def train(
+    settings: TrainSettings,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    listener: Listener = Listener(),
+) -> RunRecord:
     """Train any timm network without a teacher, by PGD adversarial training or on noise, into the folder `out`.
 
-    Raises:
-        KdcompressError: if anything the run needs is missing or wrong; nothing is left behind then.
+    Args and errors as of `distill`.
     """
-    run, threat = settings.run, settings.threat.threat
+    if resume and (done := finished(out, settings, listener)) is not None:
+        return done
     refuse_used(out, overwrite=overwrite)
+    every = 60 * settings.run.checkpoint_every
+    with unfinished(out, resume=resume, overwrite=overwrite, every=every, listener=listener) as checkpoints:
+        return _train(settings, out, overwrite, checkpoints, listener)
+
+
+def _train(
+    settings: TrainSettings, out: Path, overwrite: bool, checkpoints: Checkpoints, listener: Listener
+) -> RunRecord:
+    run, threat = settings.run, settings.threat.threat
     device = resolve_device(run.device)
     data = training_data(settings.data, run, listener)
     try:
@@ -124,8 +167,9 @@ def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listen
         )
     except UsageError as error:  # it speaks of the options of `distill`
         raise UsageError(str(error).replace("--student", "--model")) from error
-    recipe = _without_teacher(settings)
-    fitted = train_network(network, recipe, data, fresh_batches(data, run, device), run, threat, device, listener)
+    checkpoints.begin(identity(settings, data, device))
+    recipe, batches = _without_teacher(settings), fresh_batches(data, run, device)
+    fitted = train_network(network, recipe, data, batches, run, threat, device, listener, checkpoints=checkpoints)
     return leave(
         out,
         fitted,
@@ -142,12 +186,11 @@ def train(settings: TrainSettings, out: Path, *, overwrite: bool = False, listen
 def _without_teacher(settings: TrainSettings) -> Recipe:
     run, threat, smoothing = settings.run, settings.threat.threat, settings.label_smoothing
     if settings.recipe == "noise":
-        return noise_training(run.noise_sigma, generator=generator(run.seed, "noise"), smoothing=smoothing)
-    draws = generator(run.seed, "inner attack")
+        return noise_training(run.noise_sigma, seed=run.seed, smoothing=smoothing)
     if settings.recipe == "trades":
-        return trades(threat, steps=settings.steps, beta=settings.beta, generator=draws, smoothing=smoothing)
+        return trades(threat, steps=settings.steps, beta=settings.beta, seed=run.seed, smoothing=smoothing)
     return adversarial_training(
-        threat, steps=settings.steps, generator=draws, noise_sigma=run.noise_sigma, smoothing=smoothing
+        threat, steps=settings.steps, seed=run.seed, noise_sigma=run.noise_sigma, smoothing=smoothing
     )
 
 

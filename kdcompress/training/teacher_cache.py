@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from kdcompress.data import Data, Split, epoch_order
+from kdcompress.data import Data, Split
 from kdcompress.devices import LAYOUT
 from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
@@ -27,7 +27,7 @@ from kdcompress.models.teachers import LoadedModel
 from kdcompress.progress import Listener
 from kdcompress.settings import CacheSettings, DistillSettings
 from kdcompress.training.backward import Batch
-from kdcompress.training.batches import Batches, batch_size, random_views
+from kdcompress.training.batches import Batches, Order, batch_size, random_views
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.lessons import Kind, lesson, noisy
 from kdcompress.training.mapped_file import Arrays, Shape, file_size, read_mapped, sweep, write_mapped
@@ -76,18 +76,18 @@ def cached_batches(
         ) from error
     row = {name: at for at, name in enumerate(everything.ids)}
     rows = torch.tensor([row[name] for name in images.ids])
-    order = generator(settings.run.seed, "order")
+    B = batch_size(data, settings.run)
+    order = Order(len(images), B, generator(settings.run.seed, "order"))
 
-    def batches(epoch: int) -> Iterator[Batch]:
+    def of(epoch: int, skip: int) -> Iterator[Batch]:
         view = views[(epoch - 1) % len(views)]
-        shuffled = epoch_order(len(images), order)
-        B = batch_size(data, settings.run)
-        for at in shuffled[: len(images) // B * B].view(-1, B):
+        left = order.next_epoch(skip)
+        for at in left[: len(left) // B * B].view(-1, B):
             kept = {name: tensor[rows[at]].to(device) for name, tensor in view.items()}
             x = _as_trained(kept.pop("inputs"))
             yield x, images.labels[at].to(device), *kept.values()
 
-    return batches
+    return Batches(of, {"order": order})
 
 
 def _views(

@@ -314,8 +314,10 @@ def test_every_option_of_a_distillation_reaches_its_settings(
 ) -> None:
     seen: list[Any] = []
 
-    def caught(asked: settings.DistillSettings, out: Path, *, overwrite: bool, listener: Listener) -> None:
-        seen.extend([asked, out, overwrite])
+    def caught(
+        asked: settings.DistillSettings, out: Path, *, overwrite: bool, resume: bool, listener: Listener
+    ) -> None:
+        seen.extend([asked, out, overwrite, resume])
         raise TeacherError("enough")
 
     monkeypatch.setattr(runs, "distill", caught)
@@ -340,23 +342,12 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         *("--cache-teacher", "--cache-views", 3, "--cache-dir", "kept"),
         *("--batch-size", 7, "--lr", 0.8, "--weight-decay", 0.9, "--augment", "crop"),
         *("--schedule", "step", "--optimizer", "sgd", "--momentum", 0.3, "--average", "swa", "--swa-start", 0.6),
-        *(
-            "--noise-sigma",
-            0.7,
-            "--precision",
-            "bf16",
-            "--seed",
-            12,
-            "--device",
-            "cpu",
-            "--out",
-            tmp_path / "o",
-            "--overwrite",
-        ),
+        *("--noise-sigma", 0.7, "--precision", "bf16", "--seed", 12, "--device", "cpu"),
+        *("--out", tmp_path / "o", "--overwrite", "--resume", "--checkpoint-every", 2.5),
     )
     assert "enough" in ran.stderr
-    asked, out, overwrite = seen
-    assert (out, overwrite) == (tmp_path / "o", True)
+    asked, out, overwrite, resume = seen
+    assert (out, overwrite, resume) == (tmp_path / "o", True, True)
     found = asked.model_dump(mode="json")
     assert found.pop("check")["insist"] is True
     assert found == {
@@ -384,7 +375,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         "run": {
             **{"epochs": 6, "batch_size": 7, "lr": 0.8, "weight_decay": 0.9, "ema": None, "augment": "crop"},
             **{"schedule": "step", "optimizer": "sgd", "momentum": 0.3, "average": "swa", "swa_start": 0.6},
-            **{"seed": 12, "device": "cpu", "precision": "bf16", "noise_sigma": 0.7},
+            **{"seed": 12, "device": "cpu", "precision": "bf16", "noise_sigma": 0.7, "checkpoint_every": 2.5},
         },
     }
 

@@ -5,6 +5,7 @@ from torch import Generator, Tensor, nn
 from kdcompress.attacks.inner import anywhere, beside, climb
 from kdcompress.engine import Alignment
 from kdcompress.maths.losses import cross_entropy, distillation_kl
+from kdcompress.maths.randomness import generator
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.lessons import kind_of, lesson, noisy
@@ -23,7 +24,7 @@ def distillation(
     threat: ThreatModel,
     *,
     iga_weight: float,
-    generator: Generator,
+    seed: int,
     align: Alignment,
     classes: int,
     noise_sigma: float = 0.0,
@@ -62,25 +63,27 @@ def distillation(
     Args:
         teacher: eval mode, frozen.
         iga_weight: of the gradient term, taken at z; reached linearly over the first `loss.iga_ramp` of the run.
-        generator: draws the noise, the starts of inner attacks, and the directions of `--align jacobian`.
+        seed: of the noise, the starts of inner attacks and the directions of `--align jacobian`, a generator each.
         align: how the gradient term is computed; see `kdcompress.engine`.
         classes: K.
         noise_sigma: of Gaussian noise, for a student that is to be certified by randomized smoothing; 0 leaves the
             noise to `loss.input_noise`.
     """
     kind, T = kind_of(loss, iga_weight), loss.temperature
+    chance = {purpose: generator(seed, purpose) for purpose in ("noise", "inner attack", "directions")}
 
     def terms(student: nn.Module, weights: Weights, x: Tensor, y: Tensor, *known: Tensor) -> Terms:
         if loss.inner_attack == "none" and not known:
-            x = noisy(x, loss, threat, generator, noise_sigma)
+            x = noisy(x, loss, threat, chance["noise"], noise_sigma)
         seen, found = Seen(student, teacher, x, x, y), Terms()
         if known:
             seen.t["x"] = known[0]
         if loss.inner_attack != "none":
-            seen.z = attack(seen, loss, threat, generator)
+            seen.z = attack(seen, loss, threat, chance["inner attack"])
         if "iga" in weights:
-            seen.t[seen.at("z")], g_t, *v = known or lesson(teacher, seen.z, y, kind, generator, classes)
-            seen.s[seen.at("z")], found["iga"] = align(student, seen.z, v[0] if v else y, g_t)
+            seen.t[seen.at("z")], g_t, *v = known or lesson(teacher, seen.z, y, kind, chance["directions"], classes)
+            seen.s[seen.at("z")], distance = align(student, seen.z, v[0] if v else y, g_t)
+            found["iga"] = distance.square() if loss.iga_norm == "l2-squared" else distance
         b = loss.trust_power if "self" in weights else None
         if loss.ce_weight > 0 or seen.at(loss.labels_at) == seen.at("z"):  # else a pass that weighs nothing
             found["ce"] = cross_entropy(seen.f_s(loss.labels_at), y, loss.label_smoothing)
@@ -108,10 +111,10 @@ def distillation(
             now["iga"] = iga_weight * ramp * loss.iga_every
         return now
 
-    return Recipe(terms, weights)
+    return Recipe(terms, weights, chance)
 
 
-def attack(seen: Seen, loss: LossSettings, threat: ThreatModel, generator: Generator) -> Tensor:
+def attack(seen: Seen, loss: LossSettings, threat: ThreatModel, starts: Generator) -> Tensor:
     """z, (B, C, H, W), found against the student in eval mode, which comes back in train mode."""
     student, teacher, x, y = seen.student, seen.teacher, seen.x, seen.y
 
@@ -122,7 +125,7 @@ def attack(seen: Seen, loss: LossSettings, threat: ThreatModel, generator: Gener
 
     # A single step from beside x ends in a corner of the ball, which networks learn by heart (arXiv:2001.03994).
     far = loss.inner_attack == "ce" or loss.inner_steps == 1
-    start = anywhere(x, threat, generator) if far else beside(x, generator)
+    start = anywhere(x, threat, starts) if far else beside(x, starts)
     student.eval()
     z = climb(objective, x, start, threat, steps=loss.inner_steps)
     student.train()

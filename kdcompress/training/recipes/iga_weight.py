@@ -36,15 +36,17 @@ alone, and costs nothing.
 
 
 def scaled_iga_weight(
-    threat: ThreatModel, dimensions: int, multiple: float = AUTO_IGA, norm: Literal["l2", "l1"] = "l2"
+    threat: ThreatModel, dimensions: int, multiple: float = AUTO_IGA, norm: Literal["l2", "l1", "l2-squared"] = "l2"
 ) -> float:
     """The weight of eq. 14's gradient term that means the same on every data set and radius.
 
     Over the ball the gradient term can change the loss by eps ||g_s - g_t||_q (Prop. 2, third line of (26)). For Linf,
     q = 1 and ||v||_1 <= sqrt(D) ||v||_2, so eps sqrt(D) turns eq. 14's L2 norm into a loss; for L2, q = 2 and eps does.
-    With `norm` l1 no sqrt(D) is needed: for Linf it is the dual norm, for L2 never less than the dual norm.
+    With `norm` l1 no sqrt(D) is needed: for Linf it is the dual norm, for L2 never less than the dual norm. Of the
+    squared norm the weight is in units of that change's square.
 
     >>> round(scaled_iga_weight(ThreatModel("Linf", 2 / 255), 3 * 32 * 32), 3)
     0.869
     """
-    return multiple * threat.eps * (math.sqrt(dimensions) if threat.norm == "Linf" and norm == "l2" else 1.0)
+    change = threat.eps * (math.sqrt(dimensions) if threat.norm == "Linf" and norm != "l1" else 1.0)
+    return multiple * (change**2 if norm == "l2-squared" else change)

@@ -24,11 +24,16 @@ class Passes:
         return self.student + r * self.teacher
 
 
-def passes(loss: LossSettings, iga_weight: float) -> Passes:
+def passes(loss: LossSettings, iga_weight: float, *, differences: bool = False) -> Passes:
     """Of a step late in the run. KD takes r + 3, KDIGA 2r + 6, PGD-10 distillation r + 23.
+
+    Args:
+        differences: whether the gradient term is computed by finite differences: KDIGA takes 2r + 10.
 
     >>> passes(LossSettings(), 1.0), passes(LossSettings(recipe="ard"), 0.0)
     (Passes(student=6.0, teacher=2.0), Passes(student=23.0, teacher=1.0))
+    >>> passes(LossSettings(), 1.0, differences=True)
+    Passes(student=10.0, teacher=2.0)
     """
     attacked = loss.inner_attack != "none"
     student = teacher = 0.0
@@ -39,7 +44,9 @@ def passes(loss: LossSettings, iga_weight: float) -> Passes:
         labelled_at_x = loss.soft_labels_at == "x" and loss.kl_weight > 0
         asked_at_x = loss.inner_attack == "kl" or labelled_at_x or loss.clean_weight > 0
     share = 1 / loss.iga_every if iga_weight > 0 else 0.0
-    student += 3 + 3 * share  # at z: back to the weights; through the input gradient, back to the weights of all of it
+    # At z: back to the weights. Then through the input gradient, and back to the weights of all of it; or to the input,
+    # and at two more points back to the weights.
+    student += 3 + (7 if differences else 3) * share
     asked_at_z = loss.igdm_weight > 0 or (loss.kl_weight > 0 and (not attacked or loss.soft_labels_at == "z"))
     teacher += 1 + share if asked_at_z else 2 * share
     teacher += asked_at_x

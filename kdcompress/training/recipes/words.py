@@ -27,7 +27,10 @@ def in_words(loss: LossSettings, iga_weight: float, noise_sigma: float) -> str:
             f"KL(student at x, student at x') of what it distrusts (from {DISTRUST_AFTER:g} on)",
         ),
         (loss.igdm_weight, "indirect gradient matching (ramp 1)"),
-        (iga_weight, f"gradient distance at {place['z']} (ramp {loss.iga_ramp:g})"),
+        (
+            iga_weight,
+            f"{'squared ' * (loss.iga_norm == 'l2-squared')}gradient distance at {place['z']} (ramp {loss.iga_ramp:g})",
+        ),
     ]
     said = f"{loss.recipe}: " + " + ".join(f"{weight:.3g} {term}" for weight, term in terms if weight > 0)
     if attacked:

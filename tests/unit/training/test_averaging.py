@@ -12,6 +12,7 @@ from kdcompress.progress import Validation
 from kdcompress.settings import RunSettings
 from kdcompress.training import statistics
 from kdcompress.training.averaging import averaging
+from kdcompress.training.batches import Batches
 from kdcompress.training.loop import Fitted, fit
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.statistics import refreshing
@@ -36,7 +37,7 @@ def trained(epochs: int, **run: object) -> tuple[Fitted, list[Tensor]]:
     fitted = fit(
         net,
         SQUARE,
-        batches,
+        Batches(lambda epoch, skip: batches(epoch)),
         steps_per_epoch=2,
         run=RunSettings.of(**({"epochs": epochs, "lr": 0.1} | run)),
         validate=lambda model: Validation(0.5, 0.5, 4),

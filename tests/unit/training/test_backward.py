@@ -5,7 +5,6 @@ import torch
 from torch import Tensor, nn
 
 from kdcompress.engine import exact
-from kdcompress.maths.randomness import generator
 from kdcompress.progress import Listener
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
@@ -29,7 +28,7 @@ def recipe() -> Recipe:
         loss,
         ThreatModel("Linf", 0.1),
         iga_weight=2.0,
-        generator=generator(0, "noise"),
+        seed=0,
         align=exact(2),
         classes=3,
     )

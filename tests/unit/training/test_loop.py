@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kdcompress.errors import TrainingError
 from kdcompress.progress import Epoch, Listener, Step, Validation
 from kdcompress.settings import RunSettings
+from kdcompress.training.batches import Batches
 from kdcompress.training.loop import READ_EVERY, VALIDATIONS, Fitted, fit
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.recipes.recipe import Weights
@@ -50,7 +51,7 @@ def run_fit(
     return fit(
         model or start(),
         recipe,
-        data,
+        Batches(lambda epoch, skip: data(epoch)),
         steps_per_epoch=steps,
         run=settings,
         validate=validate,
@@ -87,6 +88,16 @@ def test_what_is_kept_is_the_average_of_the_weights_not_the_last_ones() -> None:
     for found, wanted, last in zip(kept, average, raw.parameters(), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)  # float32, sums in another order
         assert (found - last).abs().max() > 1e-3
+
+
+def test_an_epochs_line_has_the_mean_of_each_weight_over_all_its_steps() -> None:
+    every_other = Recipe(
+        lambda net, weights, x, y: {name: (net(x)[:, 0] - y).square() for name in weights},
+        lambda step, steps: {"square": 1.0} | ({"other": 2.0 * step} if step % 2 == 0 else {}),
+    )
+    first, second = run_fit(every_other).history
+    assert first.weights == {"square": 1.0, "other": pytest.approx(4 / 3)}  # steps 0 and 2 of 0, 1, 2
+    assert second.weights == {"square": 1.0, "other": pytest.approx(8 / 3)}  # step 4 of 3, 4, 5
 
 
 def test_an_average_with_decay_zero_is_the_last_weights() -> None:

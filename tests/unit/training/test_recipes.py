@@ -73,9 +73,7 @@ def test_the_terms_are_those_of_a_loop_over_examples(
     student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor], T: float
 ) -> None:
     loss = LossSettings(input_noise="none", temperature=T)
-    recipe = distillation(
-        teacher, loss, LINF, iga_weight=0.7, generator=generator(0, "noise"), align=exact(2), classes=3
-    )
+    recipe = distillation(teacher, loss, LINF, iga_weight=0.7, seed=0, align=exact(2), classes=3)
     found = taken(recipe, student, *batch)
     expected = [naive_terms(student, teacher, x, int(y), T) for x, y in zip(*batch, strict=True)]
     assert set(found) == {"ce", "kl", "iga"}
@@ -91,7 +89,7 @@ def test_the_gradient_of_every_term_by_the_weights_is_that_of_the_loop(
         LossSettings(input_noise="none"),
         LINF,
         iga_weight=0.7,
-        generator=generator(0, "noise"),
+        seed=0,
         align=exact(2),
         classes=3,
     )
@@ -107,9 +105,7 @@ def test_the_gradient_of_every_term_by_the_weights_is_that_of_the_loop(
 
 
 def test_a_student_that_is_its_teacher_has_no_distance_to_it(teacher: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
-    recipe = distillation(
-        teacher, LossSettings(), LINF, iga_weight=1.0, generator=generator(0, "noise"), align=exact(2), classes=3
-    )
+    recipe = distillation(teacher, LossSettings(), LINF, iga_weight=1.0, seed=0, align=exact(2), classes=3)
     found = taken(recipe, teacher, *batch)
     assert torch.all(found["iga"] == 0)
     torch.testing.assert_close(found["kl"], torch.zeros(5).double(), atol=1e-12, rtol=0)  # log p - log p, in float64
@@ -136,9 +132,7 @@ def test_with_noise_student_and_teacher_see_the_same_other_point_of_the_ball(
     student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor], threat: ThreatModel, iga_weight: float
 ) -> None:
     s, t = Seen(student), Seen(teacher)
-    recipe = distillation(
-        t, LossSettings(), threat, iga_weight=iga_weight, generator=generator(0, "noise"), align=exact(2), classes=3
-    )
+    recipe = distillation(t, LossSettings(), threat, iga_weight=iga_weight, seed=0, align=exact(2), classes=3)
     taken(recipe, s, *batch)
     assert len(s.inputs) == len(t.inputs) == 1
     assert torch.equal(s.inputs[0], t.inputs[0])
@@ -151,9 +145,7 @@ def test_with_noise_student_and_teacher_see_the_same_other_point_of_the_ball(
 
 def test_noise_never_leaves_the_pixel_range(student: nn.Module, teacher: nn.Module) -> None:
     s, x = Seen(student), torch.tensor([0.0, 1.0]).double().repeat(2, 6).view(2, 3, 2, 2)
-    recipe = distillation(
-        teacher, LossSettings(), LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2), classes=3
-    )
+    recipe = distillation(teacher, LossSettings(), LINF, iga_weight=0.0, seed=0, align=exact(2), classes=3)
     taken(recipe, s, x, torch.tensor([0, 1]))
     assert s.inputs[0].min() >= 0 and s.inputs[0].max() <= 1
     assert not torch.equal(s.inputs[0], x)
@@ -164,9 +156,7 @@ def test_without_noise_the_inputs_are_the_images(
 ) -> None:
     s = Seen(student)
     loss = LossSettings(input_noise="none")
-    recipe = distillation(
-        teacher, loss, LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2), classes=3
-    )
+    recipe = distillation(teacher, loss, LINF, iga_weight=0.0, seed=0, align=exact(2), classes=3)
     taken(recipe, s, *batch)
     assert torch.equal(s.inputs[0], batch[0])
 
@@ -187,9 +177,7 @@ def test_only_a_weighted_gradient_term_takes_input_gradients(
         torch.autograd, "grad", engine if iga_weight else lambda *a, **k: pytest.fail("an input gradient was taken")
     )
     loss = LossSettings()
-    recipe = distillation(
-        teacher, loss, LINF, iga_weight=iga_weight, generator=generator(0, "noise"), align=exact(2), classes=3
-    )
+    recipe = distillation(teacher, loss, LINF, iga_weight=iga_weight, seed=0, align=exact(2), classes=3)
     terms = taken(recipe, student, *batch)
     assert len(gradients_taken) == (0 if iga_weight == 0 else 2)  # one for each network
     assert set(terms) == ({"ce", "kl"} if iga_weight == 0 else {"ce", "kl", "iga"})
@@ -200,9 +188,7 @@ def test_a_step_leaves_nothing_on_the_teacher(
     student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor], iga_weight: float
 ) -> None:
     before = [weight.clone() for weight in teacher.parameters()]
-    recipe = distillation(
-        teacher, LossSettings(), LINF, iga_weight=iga_weight, generator=generator(0, "noise"), align=exact(2), classes=3
-    )
+    recipe = distillation(teacher, LossSettings(), LINF, iga_weight=iga_weight, seed=0, align=exact(2), classes=3)
     sum(term.mean() for term in taken(recipe, student, *batch).values()).backward()
     assert all(weight.grad is None for weight in teacher.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, teacher.parameters(), strict=True))
@@ -217,16 +203,14 @@ def test_the_gradient_terms_weight_rises_linearly_over_the_ramp_and_stays(
     teacher: nn.Module, ramp: float, progress: float, expected: float
 ) -> None:
     loss = LossSettings(ce_weight=0.25, kl_weight=0.75, iga_ramp=ramp)
-    weights = distillation(
-        teacher, loss, LINF, iga_weight=3.0, generator=generator(0, "noise"), align=exact(2), classes=3
-    ).weights(round(100 * progress), 100)
+    weights = distillation(teacher, loss, LINF, iga_weight=3.0, seed=0, align=exact(2), classes=3).weights(
+        round(100 * progress), 100
+    )
     assert weights == {"ce": 0.25, "kl": 0.75, "iga": pytest.approx(expected)}
 
 
 def test_plain_distillation_has_no_third_weight(teacher: nn.Module) -> None:
-    recipe = distillation(
-        teacher, LossSettings(), LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2), classes=3
-    )
+    recipe = distillation(teacher, LossSettings(), LINF, iga_weight=0.0, seed=0, align=exact(2), classes=3)
     assert set(recipe.weights(1, 1)) == {"ce", "kl"}
 
 
@@ -234,6 +218,8 @@ def test_the_automatic_weight_is_eps_times_the_root_of_the_dimensions_for_linf_a
     assert scaled_iga_weight(LINF, 64) == pytest.approx(AUTO_IGA * 0.1 * 8)
     assert scaled_iga_weight(L2, 64) == pytest.approx(AUTO_IGA * 0.5)
     assert scaled_iga_weight(LINF, 64, multiple=1.0) == pytest.approx(0.8)
+    assert scaled_iga_weight(LINF, 64, multiple=1.0, norm="l2-squared") == pytest.approx(0.64)
+    assert scaled_iga_weight(L2, 64, multiple=1.0, norm="l2-squared") == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(("norm", "q"), [("Linf", 1), ("L2", 2)])
@@ -266,7 +252,7 @@ def test_adversarial_training_takes_the_loss_in_train_mode_at_inputs_attacked_in
     torch.manual_seed(0)
     net = Moody().train()
     x, y = torch.full((4, 3, 2, 2), 0.5), torch.tensor([0, 1, 2, 0])
-    terms = taken(adversarial_training(LINF, steps=3, generator=generator(0, "inner")), net, x, y)
+    terms = taken(adversarial_training(LINF, steps=3, seed=0), net, x, y)
     modes = [training for training, _ in net.log]
     assert modes == [False] * 3 + [True]
     assert net.training
@@ -279,7 +265,7 @@ def test_adversarial_training_takes_the_loss_in_train_mode_at_inputs_attacked_in
 
 
 def test_adversarial_training_weighs_its_one_term_by_one_throughout() -> None:
-    recipe = adversarial_training(LINF, steps=1, generator=generator(0, "inner"))
+    recipe = adversarial_training(LINF, steps=1, seed=0)
     assert [recipe.weights(step, 10) for step in (0, 5, 9)] == [{"ce": 1.0}] * 3
 
 
@@ -293,7 +279,7 @@ def test_gaussian_noise_is_one_for_both_networks_not_clipped_and_takes_the_place
         LossSettings(),
         LINF,
         iga_weight=iga_weight,
-        generator=generator(0, "noise"),
+        seed=0,
         align=exact(2),
         classes=3,
         noise_sigma=sigma,
@@ -312,7 +298,7 @@ def test_gaussian_noise_is_one_for_both_networks_not_clipped_and_takes_the_place
 
 
 def test_training_on_noise_takes_ce_at_the_noisy_images(student: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
-    recipe = noise_training(0.7, generator=generator(0, "noise"))
+    recipe = noise_training(0.7, seed=0)
     x = batch[0] + 0.7 * torch.randn(batch[0].shape, generator=generator(0, "noise"))
     expected = nn.functional.cross_entropy(student(x), batch[1], reduction="none")
     terms = taken(recipe, student, *batch)
@@ -324,8 +310,8 @@ def test_adversarial_training_under_noise_attacks_and_learns_under_one_and_the_s
     student: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     s, sigma = Seen(student), 0.7
-    taken(adversarial_training(LINF, steps=3, generator=generator(0, "inner"), noise_sigma=sigma), s, *batch)
-    e = sigma * torch.randn(batch[0].shape, generator=generator(0, "inner"))
+    taken(adversarial_training(LINF, steps=3, seed=0, noise_sigma=sigma), s, *batch)
+    e = sigma * torch.randn(batch[0].shape, generator=generator(0, "noise"))
     assert len(s.inputs) == 4
     for seen in s.inputs:
         without = seen - e
@@ -337,6 +323,6 @@ def test_without_noise_adversarial_training_draws_what_it_always_drew(
     student: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     s = Seen(student)
-    taken(adversarial_training(LINF, steps=2, generator=generator(0, "inner")), s, *batch)
-    start = (torch.rand(batch[0].shape, generator=generator(0, "inner")) * 2 - 1) * LINF.eps
+    taken(adversarial_training(LINF, steps=2, seed=0), s, *batch)
+    start = (torch.rand(batch[0].shape, generator=generator(0, "inner attack")) * 2 - 1) * LINF.eps
     torch.testing.assert_close(s.inputs[0], batch[0] + start.double(), rtol=0, atol=1e-7)

@@ -71,8 +71,8 @@ def climbed(objective: Callable[[Tensor], Tensor], x: Tensor, start: Tensor) -> 
 
 
 def starts(x: Tensor, near: bool) -> Tensor:
-    """What the recipe's generator draws first."""
-    draws = generator(0, "noise")
+    """Where the inner attack begins first."""
+    draws = generator(0, "inner attack")
     return x + (NEAR * torch.randn(x.shape, generator=draws) if near else uniform_in_ball(x, LINF, draws))
 
 
@@ -107,9 +107,7 @@ def paper(name: str, s: Network, t: Network, x: Tensor, y: int, start: Tensor) -
 def run(name: str, student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor], **changes: object) -> Terms:
     loss = LossSettings(recipe=name, inner_steps=STEPS if "inner_attack" in RECIPES[name] else None, **changes)
     weight = loss.iga_weight if loss.iga_weight != "auto" else 0.7
-    recipe = distillation(
-        teacher, loss, LINF, iga_weight=weight, generator=generator(0, "noise"), align=exact(2), classes=K
-    )
+    recipe = distillation(teacher, loss, LINF, iga_weight=weight, seed=0, align=exact(2), classes=K)
     weights = recipe.weights(*LATE)
     terms = recipe.terms(student, weights, *batch)
     assert set(weights) <= set(terms) | {"ce", "kl"}
@@ -134,14 +132,24 @@ def test_kdiga_is_eq_14_at_x_at_x_with_noise_or_at_what_pgd_found(
     name: str, noise: bool, student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     found = run(name, student, teacher, batch)
-    for number, (x, y, start) in enumerate(zip(*batch, starts(batch[0], near=False), strict=True)):
-        at = start if noise else x
+    noisy = batch[0] + uniform_in_ball(batch[0], LINF, generator(0, "noise"))
+    for number, (x, y, start, beside) in enumerate(zip(*batch, starts(batch[0], near=False), noisy, strict=True)):
+        at = beside if noise else x
         if name == "kdiga-adv":
             at = climbed(lambda z, y=y: ce(student, z, int(y)), x, start)
         at = at.clone().requires_grad_()
         g_s, g_t = (torch.autograd.grad(ce(f, at, int(y)), at)[0] for f in (student, teacher))
         assert value(found["iga"][number]) == pytest.approx(0.7 * value((g_s - g_t).square().sum().sqrt()), rel=1e-5)
         assert value(found["kl"][number]) == pytest.approx(value(kl(p(teacher, at), p(student, at))), rel=1e-5)
+
+
+def test_the_squared_norm_is_the_square_of_eq_14s_distance(
+    student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    plain, squared = (
+        run("kdiga", student, teacher, batch, iga_norm=norm)["iga"] / 0.7 for norm in ("l2", "l2-squared")
+    )
+    torch.testing.assert_close(squared, plain.square())
 
 
 @pytest.mark.parametrize("name", ["ard", "rslad", "iad", "adaad", "igdm"])
@@ -168,9 +176,7 @@ def test_before_a_third_of_the_run_iad_believes_its_teacher(
     student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     loss = LossSettings(recipe="iad", inner_steps=STEPS)
-    recipe = distillation(
-        teacher, loss, LINF, iga_weight=0.0, generator=generator(0, "noise"), align=exact(2), classes=K
-    )
+    recipe = distillation(teacher, loss, LINF, iga_weight=0.0, seed=0, align=exact(2), classes=K)
     weights = recipe.weights(2, 10)
     terms = recipe.terms(student, weights, *batch)
     assert set(weights) == {"ce", "kl"} and "self" in recipe.weights(3, 10)
@@ -181,9 +187,7 @@ def test_before_a_third_of_the_run_iad_believes_its_teacher(
 
 def test_a_gradient_term_of_every_third_step_weighs_three_times_as_much_and_nothing_between(teacher: nn.Module) -> None:
     loss = LossSettings(iga_every=3, iga_ramp=0.0)
-    recipe = distillation(
-        teacher, loss, LINF, iga_weight=0.5, generator=generator(0, "noise"), align=exact(2), classes=K
-    )
+    recipe = distillation(teacher, loss, LINF, iga_weight=0.5, seed=0, align=exact(2), classes=K)
     found = [recipe.weights(step, 7).get("iga") for step in range(7)]
     assert found == [1.5, None, None, 1.5, None, None, 1.5]
 
@@ -236,7 +240,7 @@ def test_no_recipe_takes_a_forward_that_it_does_not_need(
 
 
 def test_trades_is_its_papers_equation(student: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
-    recipe = trades(LINF, steps=STEPS, beta=6.0, generator=generator(0, "noise"))
+    recipe = trades(LINF, steps=STEPS, beta=6.0, seed=0)
     weights = recipe.weights(*LATE)
     found = sum(weights[name] * term for name, term in recipe.terms(student, weights, *batch).items())
     for number, (x, y, start) in enumerate(zip(*batch, starts(batch[0], near=True), strict=True)):
@@ -250,7 +254,7 @@ def test_fast_training_takes_one_step_of_a_quarter_more_than_eps_from_a_random_s
     student: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     assert TRAIN_STEPS["fast"] == 1
-    recipe = adversarial_training(LINF, steps=1, generator=generator(0, "noise"))
+    recipe = adversarial_training(LINF, steps=1, seed=0)
     found = recipe.terms(student, recipe.weights(*LATE), *batch)["ce"]
     for number, (x, y, start) in enumerate(zip(*batch, starts(batch[0], near=False), strict=True)):
         at = start.clone().requires_grad_()
@@ -260,8 +264,8 @@ def test_fast_training_takes_one_step_of_a_quarter_more_than_eps_from_a_random_s
 
 
 def test_a_smoothed_label_gives_every_class_its_share(student: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
-    recipe = adversarial_training(LINF, steps=STEPS, generator=generator(0, "noise"), smoothing=0.3)
-    plain = adversarial_training(LINF, steps=STEPS, generator=generator(0, "noise"))
+    recipe = adversarial_training(LINF, steps=STEPS, seed=0, smoothing=0.3)
+    plain = adversarial_training(LINF, steps=STEPS, seed=0)
     found, sharp = (one.terms(student, {"ce": 1.0}, *batch)["ce"] for one in (recipe, plain))
     x, y, start = batch[0][0], int(batch[1][0]), starts(batch[0], near=False)[0]
     z = climbed(lambda z: ce(student, z, y), x, start)
@@ -283,7 +287,7 @@ def test_a_single_step_starts_anywhere_in_the_ball(
     name: str, student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     seen = Seen(student, teacher, batch[0], batch[0], batch[1])
-    z = attack(seen, LossSettings(recipe=name, inner_steps=1), LINF, generator(0, "noise"))
+    z = attack(seen, LossSettings(recipe=name, inner_steps=1), LINF, generator(0, "inner attack"))
     start = starts(batch[0], near=False)
     moved = z - batch[0]
     # One step of 1.25 eps: entries that started on the far side do not reach the corner.
@@ -325,9 +329,7 @@ def test_every_step_of_whatever_is_allowed_has_a_term(
     loss: LossSettings, step: int, student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     weight = 0.7 if loss.iga_weight == "auto" else 0.0
-    recipe = distillation(
-        teacher, loss, LINF, iga_weight=weight, generator=generator(0, "noise"), align=exact(2), classes=K
-    )
+    recipe = distillation(teacher, loss, LINF, iga_weight=weight, seed=0, align=exact(2), classes=K)
     weights = recipe.weights(step, 10)
     terms = recipe.terms(student, weights, *batch)
     assert terms and set(terms) <= set(weights)

@@ -19,6 +19,7 @@ from kdcompress.models.teachers import load_model
 from kdcompress.progress import Epoch, Listener, Validation
 from kdcompress.settings import DistillSettings, LossSettings, RunSettings, TeacherCheckSettings, TrainSettings
 from kdcompress.training import batches, lessons, loop, network, recipes, runs, teacher_check
+from kdcompress.training.batches import Batches
 from kdcompress.training.folder import RUN_FILES
 from kdcompress.training.run_record import RunRecord
 from kdcompress.training.statistics import refreshing
@@ -99,12 +100,12 @@ def test_the_holdout_chooses_the_epoch_and_no_image_of_it_is_trained_on(
     fit = network.fit
 
     def spied(model: nn.Module, recipe: Any, batches: Any, **rest: Any) -> Any:
-        def watched(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for x, y in batches(epoch):
+        def watched(epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for x, y in batches(epoch, skip):
                 trained.update(image.numpy().tobytes() for image in x)
                 yield x, y
 
-        return fit(model, recipe, watched, **rest)
+        return fit(model, recipe, Batches(watched), **rest)
 
     batches = Split.batches
 

@@ -18,7 +18,6 @@ from kdcompress.engine import exact
 from kdcompress.errors import UsageError
 from kdcompress.maths.gradients import logits_and_input_gradient
 from kdcompress.maths.losses import cross_entropy, distillation_kl
-from kdcompress.maths.randomness import generator
 from kdcompress.models.checkpoints import save_model
 from kdcompress.models.normalised import NormalisedModel
 from kdcompress.models.teachers import load_model
@@ -63,9 +62,8 @@ def test_losses_are_those_of_a_teacher_asked_now_about_the_same_views(settings: 
     teacher, data = teacher_and_data(chosen.teacher, chosen.data, chosen.run, Listener())
     student, _ = new_network("resnet18", dict(chosen.student_args), None, None, data, chosen.run, Listener())
     student.eval()  # no dropout, so that two calls are one function
-    draws = generator(0, "noise")
     recipe = distillation(
-        teacher.model, chosen.loss, chosen.threat.threat, iga_weight=1.0, generator=draws, align=exact(2), classes=3
+        teacher.model, chosen.loss, chosen.threat.threat, iga_weight=1.0, seed=0, align=exact(2), classes=3
     )
     batches = opened(chosen)
     for x, y, f_t, g_t, *v in [*batches(1), *batches(2)]:
