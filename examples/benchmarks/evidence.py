@@ -3,12 +3,16 @@
     python examples/benchmarks/evidence.py row digits resnet18 kdiga-noise --seed 0
     python examples/benchmarks/evidence.py row cifar10-small resnet18 rslad-1+iga --teacher resnet4b.pth --data cifar10/
     python examples/benchmarks/evidence.py row cifar10 resnet18 rslad --teacher robust.pt --data cifar10/ --device cuda
+    python examples/benchmarks/evidence.py row digits resnet18 at --as-long-as jacobian
     python examples/benchmarks/evidence.py table
 
-A row trains a student by one recipe, and attacks its best and its last weights on the same test images: clean, PGD-50,
-AutoAttack; the paired difference from its teacher; certified accuracy by smoothing. It leaves a JSON file in `--rows`,
-which `table` reads; rows that nobody ran are listed as open. The images are the first of the test split's seeded
-shuffle, and choose nothing.
+A row trains a student by one recipe, and attacks its best weights on test images: clean, PGD-50, AutoAttack; the paired
+difference from its teacher; certified accuracy by smoothing. The last weights get PGD-50, and AutoAttack where the bed
+says so. It leaves a JSON file in `--rows`, which `table` reads; rows that nobody ran are listed as open. The images are
+the first of the test split's seeded shuffle, and choose nothing.
+
+`--as-long-as` gives a recipe the compute of another row of the same seed, which must have been run: as many epochs as
+take as many passes.
 """
 
 import argparse
@@ -36,6 +40,8 @@ from kdcompress import (
     evaluate,
     train,
 )
+from kdcompress.settings import CacheSettings
+from kdcompress.training.recipes.passes import passes, passes_without_teacher
 from kdcompress.training.run_record import RunRecord
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +61,7 @@ class Bed:
     train_images: int | None = None
     batch_size: int = 128
     lr: float = 1e-2
+    last_by: str = "pgd-50"
 
 
 SMALL = {
@@ -73,7 +80,7 @@ BEDS = {
         teacher={"path": ROOT / "kdcompress" / "assets" / "digits_teacher.safetensors"},
         eps="0.15",
         epochs=45,
-        images=360,
+        images=200,
         students={"resnet18": ("resnet18", SMALL, 8), "vit": ("vit_tiny_patch16_224", VIT, None)},
         batch_size=64,
     ),
@@ -92,6 +99,7 @@ BEDS = {
         eps="8/255",
         epochs=100,
         images=1000,
+        last_by="autoattack",
         students={
             "resnet18": ("resnet18", {}, None),
             "mobilenetv2": ("mobilenetv2_100", {}, None),
@@ -103,18 +111,25 @@ BEDS = {
 
 RECIPES: dict[str, dict[str, Any]] = {
     **{name: {"recipe": name} for name in ("kd", "kdiga-noise", "ard", "rslad", "iad", "adaad", "igdm")},
-    "kdiga-jacobian": {"recipe": "kdiga-noise", "align": "jacobian"},
-    "kdiga-every-2": {"recipe": "kdiga-noise", "iga_every": 2},
+    "jacobian": {"recipe": "kdiga-noise", "align": "jacobian"},
+    "jacobian-cached": {"recipe": "kdiga-noise", "align": "jacobian"},
     "rslad-1": {"recipe": "rslad", "inner_steps": 1},
     "rslad-1+iga": {"recipe": "rslad", "inner_steps": 1, "iga_weight": "auto"},
-    "rslad+iga": {"recipe": "rslad", "iga_weight": "auto"},
+    "rslad-1+jacobian": {"recipe": "rslad", "inner_steps": 1, "iga_weight": "auto", "align": "jacobian"},
+    "rslad+jacobian": {"recipe": "rslad", "iga_weight": "auto", "align": "jacobian"},
 }
 WITHOUT_TEACHER = ("at", "trades", "fast")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one command found; every rate is (value, low, high)."""
+    """What one command found; rates are (value, low, high).
+
+    Attributes:
+        passes: of an image in a step, each as long as one forward of the student; a cached teacher takes none.
+        macs_ratio: the teacher's multiply-accumulates over the student's; None without a teacher.
+        held_out: PGD-10 accuracy on the images held out of training, of the best and of the last weights.
+    """
 
     bed: str
     student: str
@@ -123,45 +138,83 @@ class Row:
     params: int
     epochs: int
     passes: float
+    macs_ratio: float | None
     seconds: float
     device: str
     images: int
+    held_out: dict[str, float]
     weights: dict[str, dict[str, Any]]
 
 
-def trained(bed: Bed, student: str, recipe: str, seed: int, options: argparse.Namespace, out: Path) -> RunRecord:
-    """The student, in the folder `out`."""
-    arch, arguments, stride = bed.students[student]
-    data = DataSettings(data=bed.data or options.data, train_images=bed.train_images)
-    threat = ThreatSettings(eps=bed.eps)
-    how = {"batch_size": bed.batch_size, "lr": bed.lr, "seed": seed, "device": options.device}
-    if recipe in WITHOUT_TEACHER:
-        run = RunSettings(epochs=options.epochs or bed.epochs, **how)
-        return train(
-            TrainSettings(
-                recipe=recipe,
-                model=arch,
-                model_args=arguments,
-                model_stride=stride,
-                data=data,
-                threat=threat,
-                run=run,
-            ),
-            out,
-        )
-    return distill(
-        DistillSettings(
-            teacher=teacher_file(bed, options),
-            student=arch,
-            student_args=arguments,
-            student_stride=stride,
-            data=data,
-            threat=threat,
-            loss=LossSettings(iga_mode="exact", **RECIPES[recipe]),
-            run=RunSettings(epochs=options.epochs or bed.epochs, **how),
-        ),
-        out,
+def name_of(options: argparse.Namespace) -> str:
+    """The row's, by its recipe and by how long that ran."""
+    return options.recipe + (f" as long as {options.as_long_as}" if options.as_long_as else "")
+
+
+def file_of(options: argparse.Namespace, recipe: str) -> Path:
+    return options.rows / f"{options.bed} {options.student} {recipe} {options.seed}.json"
+
+
+def epochs_of(bed: Bed, options: argparse.Namespace) -> int:
+    """The bed's own, or what the compute of another row allows."""
+    if not options.as_long_as:
+        return options.epochs or bed.epochs
+    path = file_of(options, options.as_long_as)
+    if not path.exists():
+        raise SystemExit(f"{path} is not there: run {options.as_long_as} first")
+    other = Row(**json.loads(path.read_text(encoding="utf-8")))
+    if options.recipe in WITHOUT_TEACHER:
+        a_step = passes_without_teacher(train_settings(bed, options, epochs=1)).student
+    else:
+        assert other.macs_ratio is not None
+        loss = distill_settings(bed, options, epochs=1, cache=None).loss
+        a_step = passes(loss, loss.iga_weight != 0).in_forwards(other.macs_ratio)
+    return max(1, round(other.epochs * other.passes / a_step))
+
+
+def run_settings(bed: Bed, options: argparse.Namespace, epochs: int) -> RunSettings:
+    return RunSettings(epochs=epochs, batch_size=bed.batch_size, lr=bed.lr, seed=options.seed, device=options.device)
+
+
+def data_settings(bed: Bed, options: argparse.Namespace) -> DataSettings:
+    return DataSettings(data=bed.data or options.data, train_images=bed.train_images)
+
+
+def train_settings(bed: Bed, options: argparse.Namespace, epochs: int) -> TrainSettings:
+    arch, arguments, stride = bed.students[options.student]
+    return TrainSettings(
+        recipe=options.recipe,
+        model=arch,
+        model_args=arguments,
+        model_stride=stride,
+        data=data_settings(bed, options),
+        threat=ThreatSettings(eps=bed.eps),
+        run=run_settings(bed, options, epochs),
     )
+
+
+def distill_settings(bed: Bed, options: argparse.Namespace, epochs: int, cache: Path | None) -> DistillSettings:
+    arch, arguments, stride = bed.students[options.student]
+    cached = options.recipe.endswith("-cached") and cache is not None
+    return DistillSettings(
+        teacher=teacher_file(bed, options),
+        student=arch,
+        student_args=arguments,
+        student_stride=stride,
+        data=data_settings(bed, options),
+        threat=ThreatSettings(eps=bed.eps),
+        loss=LossSettings(iga_mode="exact", **RECIPES[options.recipe]),
+        run=run_settings(bed, options, epochs),
+        cache=CacheSettings(cache_teacher=True, cache_dir=cache) if cached else CacheSettings(),
+    )
+
+
+def trained(bed: Bed, options: argparse.Namespace, scratch: Path) -> RunRecord:
+    """The student, in the folder `run` of `scratch`."""
+    epochs = epochs_of(bed, options)
+    if options.recipe in WITHOUT_TEACHER:
+        return train(train_settings(bed, options, epochs), scratch / "run")
+    return distill(distill_settings(bed, options, epochs, scratch / "cache"), scratch / "run")
 
 
 def teacher_file(bed: Bed, options: argparse.Namespace) -> ModelFile:
@@ -196,49 +249,53 @@ def of(rate: Any) -> list[float]:
     return [rate.value, rate.low, rate.high]
 
 
-def measured(file: Path, bed: Bed, options: argparse.Namespace) -> dict[str, Any]:
+def measured(file: Path, bed: Bed, attacks: set[str], options: argparse.Namespace) -> dict[str, Any]:
     """One network's columns."""
-    quick, full = (judged(file, bed, attack, options) for attack in ("pgd-50", "autoattack"))
-    student, teacher, paired = full.models["student"], full.models["teacher"], full.paired
-    assert student.robust_accuracy and teacher.robust_accuracy and quick.models["student"].robust_accuracy and paired
-    smoothing = None if student.certified is None else student.certified.smoothing
-    return {
-        "clean": of(student.clean_accuracy),
-        "pgd50": of(quick.models["student"].robust_accuracy),
-        "autoattack": of(student.robust_accuracy),
-        "teacher": of(teacher.robust_accuracy),
-        "drop": [paired.drop, paired.low, paired.high],
-        "certified": {} if smoothing is None else {f"{at.radius:g}": of(at) for at in smoothing.at},
-    }
+    columns: dict[str, Any] = {}
+    for attack in sorted(attacks):
+        found = judged(file, bed, attack, options)
+        student, teacher, paired = found.models["student"], found.models["teacher"], found.paired
+        assert student.robust_accuracy and teacher.robust_accuracy and paired
+        columns |= {
+            "clean": of(student.clean_accuracy),
+            attack: of(student.robust_accuracy),
+            f"{attack} teacher": of(teacher.robust_accuracy),
+            f"{attack} drop": [paired.drop, paired.low, paired.high],
+        }
+        if student.certified is not None and student.certified.smoothing is not None:
+            columns["certified"] = {f"{at.radius:g}": of(at) for at in student.certified.smoothing.at}
+    return columns
 
 
 def run_row(options: argparse.Namespace) -> None:
     bed = BEDS[options.bed]
     options.rows.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "run"
-        record = trained(bed, options.student, options.recipe, options.seed, options, folder)
-        cost, r = record.cost, record.compression.macs_ratio or 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        record = trained(bed, options, scratch)
+        cost, r = record.cost, record.compression.macs_ratio
         row = Row(
             bed=options.bed,
             student=options.student,
-            recipe=options.recipe,
+            recipe=name_of(options),
             seed=options.seed,
             params=record.compression.params,
-            epochs=options.epochs or bed.epochs,
-            passes=cost.student_passes + r * cost.teacher_passes,
+            epochs=record.settings["run"]["epochs"],
+            passes=cost.student_passes + (r or 0.0) * cost.teacher_passes,
+            macs_ratio=r,
             seconds=cost.seconds,
             device=cost.device,
             images=options.images or bed.images,
+            held_out={"best": record.selected.robust_accuracy, "last": record.last.robust_accuracy},
             weights={
-                name: measured(folder / f"{file}.safetensors", bed, options)
-                for name, file in (("best", "student"), ("last", "last"))
+                "best": measured(scratch / "run" / "student.safetensors", bed, {"pgd-50", "autoattack"}, options),
+                "last": measured(scratch / "run" / "last.safetensors", bed, {"pgd-50", bed.last_by}, options),
             },
         )
-    name = f"{options.bed} {options.student} {options.recipe} {options.seed}.json"
-    (options.rows / name).write_text(json.dumps(asdict(row), indent=2) + "\n", encoding="utf-8")
+    path = file_of(options, row.recipe)
+    path.write_text(json.dumps(asdict(row), indent=2) + "\n", encoding="utf-8")
     best = row.weights["best"]
-    print(f"{name}: clean {best['clean'][0]:.3f}, AutoAttack {best['autoattack'][0]:.3f}, {row.seconds:.0f} s")
+    print(f"{path.name}: clean {best['clean'][0]:.3f}, AutoAttack {best['autoattack'][0]:.3f}, {row.seconds:.0f} s")
 
 
 def over_seeds(values: list[float]) -> str:
@@ -252,23 +309,29 @@ def over_seeds(values: list[float]) -> str:
 
 def print_table(options: argparse.Namespace) -> None:
     rows = [Row(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(options.rows.glob("*.json"))]
-    print(
-        "| bed | student | recipe | passes | s | clean | PGD-50 | AutoAttack | last: AutoAttack | below its teacher |"
+    heads = (
+        *("bed", "student", "recipe", "epochs", "passes", "s", "held-out PGD-10", "clean", "PGD-50", "AutoAttack"),
+        *("last: PGD-50", "AutoAttack below its teacher's, each seed"),
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(heads)} |")
+    print("|" + "---|" * len(heads))
     still_open = []
     for name, bed in BEDS.items():
-        for student, recipe in product(bed.students, (*RECIPES, *WITHOUT_TEACHER)):
+        ran = {row.recipe for row in rows if row.bed == name}
+        for student, recipe in product(bed.students, dict.fromkeys((*RECIPES, *WITHOUT_TEACHER, *sorted(ran)))):
             seeds = [row for row in rows if (row.bed, row.student, row.recipe) == (name, student, recipe)]
             if not seeds:
                 still_open.append(f"{name} {student} {recipe}")
                 continue
-            best = {key: [row.weights["best"][key][0] for row in seeds] for key in ("clean", "pgd50", "autoattack")}
-            last = [row.weights["last"]["autoattack"][0] for row in seeds]
-            drops = "; ".join("{:+.3f} [{:+.3f}, {:+.3f}]".format(*row.weights["best"]["drop"]) for row in seeds)
-            cells = (*map(over_seeds, best.values()), over_seeds(last), drops)
-            seconds = min(row.seconds for row in seeds)
-            print(f"| {name} | {student} | {recipe} | {seeds[0].passes:.1f} | {seconds:.0f} | {' | '.join(cells)} |")
+            best, last = ([row.weights[which] for row in seeds] for which in ("best", "last"))
+            cells = (
+                over_seeds([row.held_out["best"] for row in seeds]),
+                *(over_seeds([columns[key][0] for columns in best]) for key in ("clean", "pgd-50", "autoattack")),
+                over_seeds([columns["pgd-50"][0] for columns in last]),
+                "; ".join("{:+.3f} [{:+.3f}, {:+.3f}]".format(*columns["autoattack drop"]) for columns in best),
+            )
+            spent = f"{seeds[0].epochs} | {seeds[0].passes:.1f} | {min(row.seconds for row in seeds):.0f}"
+            print(f"| {name} | {student} | {recipe} | {spent} | {' | '.join(cells)} |")
     print(f"\nopen: {', '.join(still_open)}")
 
 
@@ -283,6 +346,7 @@ def main() -> None:
     row.add_argument("--teacher", type=Path)
     row.add_argument("--data")
     row.add_argument("--epochs", type=int)
+    row.add_argument("--as-long-as", metavar="RECIPE", help="the compute of another row of this seed")
     row.add_argument("--images", type=int)
     row.add_argument("--device", default="auto")
     table = commands.add_parser("table")

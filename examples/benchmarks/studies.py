@@ -49,6 +49,15 @@ STUDIES: dict[str, tuple[Row, ...]] = {
         *({"multiple": multiple, "align": "jacobian"} for multiple in (0.25, 0.5, 1.0, 2.0)),
         *({"multiple": multiple, "iga_norm": "l1"} for multiple in (1.0, 2.0, 4.0)),
     ),
+    "cheaper": (
+        {"align": "jacobian"},
+        *({"align": "jacobian", "iga_every": every} for every in (2, 4)),
+        *({"align": "jacobian", "iga_norm": "l2-squared", "multiple": multiple} for multiple in (0.5, 2.0, 8.0)),
+        {"recipe": "rslad"},
+        {"recipe": "rslad", "inner_steps": 1},
+        {"recipe": "rslad", "inner_steps": 1, "align": "jacobian", "multiple": 2.0},
+        {"recipe": "rslad", "inner_steps": 2, "align": "jacobian", "multiple": 2.0},
+    ),
     "micro-batches": ({}, *({"iga_micro_batch": most} for most in (32, 16, 8))),
     "training": tuple(
         # A peak of its own for each optimizer: 1e-2 is what AdamW's students of digits are trained with.
