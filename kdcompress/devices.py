@@ -1,8 +1,13 @@
-"""Which device a run uses."""
+"""Which device a run uses, and what to do where its memory runs out."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from kdcompress.errors import UsageError
+
+T = TypeVar("T")
 
 LAYOUT = torch.channels_last
 """Of images and weights in memory. Time of a step in it over the same step in the contiguous layout (3x32x32, one
@@ -55,3 +60,19 @@ def device_name(device: torch.device) -> str:
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an accelerator's memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
+
+
+def within_memory(work: Callable[[int], T], images: int, note: Callable[[str], None]) -> T:
+    """What `work` returns, given how many images to take at once: half as many each time that memory runs out.
+
+    Raises:
+        RuntimeError: the device's own, if it runs out with a single image.
+    """
+    while True:
+        try:
+            return work(images)
+        except RuntimeError as error:
+            if not out_of_memory(error) or images == 1:
+                raise
+        images //= 2  # outside the handler, which holds what filled the memory
+        note(f"out of memory: again, {images} images at a time")

@@ -46,6 +46,10 @@ class DataError(KdcompressError):
     """A data set cannot be read, or is not what it should be."""
 
 
+class DamagedImageError(DataError):
+    """An image cannot be read; others can."""
+
+
 class TeacherError(KdcompressError):
     """The teacher has no robustness to hand on, or its outputs are not logits."""
 

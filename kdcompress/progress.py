@@ -45,9 +45,10 @@ class Epoch:
     """One line of metrics.jsonl: means over the epoch, and the validation where there was one.
 
     Attributes:
-        weights: means over all steps of the epoch, those that leave a term out too.
+        weights: means over the steps of the epoch, those that leave a term out too.
         validation: of the better weights, averaged or raw; `validated` says which, and `other_validation` is that of
             the others where there are both.
+        skipped: steps that were left out, since their loss or gradient was not finite; no mean has them.
     """
 
     epoch: int
@@ -61,6 +62,7 @@ class Epoch:
     is_best: bool
     validated: Weights | None = None
     other_validation: Validation | None = None
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ def distill(
     data_dir: options.DataDir = None,
     image_size: options.ImageSize = None,
     train_images: options.TrainImages = None,
+    skip_corrupt: options.SkipCorrupt = False,
     recipe: loss_options.Recipe = default(LossSettings, "recipe"),
     ce_weight: loss_options.CeWeight = None,
     kl_weight: loss_options.KlWeight = None,
@@ -111,7 +112,13 @@ def distill(
             student_args=parse_arguments(student_arg or [], "--student-arg"),
             student_stride=student_stride,
             student_weights=student_weights,
-            data=DataSettings.of(data=data, data_dir=data_dir, image_size=image_size, train_images=train_images),
+            data=DataSettings.of(
+                data=data,
+                data_dir=data_dir,
+                image_size=image_size,
+                train_images=train_images,
+                skip_corrupt=skip_corrupt,
+            ),
             threat=ThreatSettings.of(norm=norm, eps=eps),
             loss=LossSettings.of(
                 recipe=recipe,

@@ -48,6 +48,14 @@ ImageSize = Annotated[
 TrainImages = Annotated[
     int | None, typer.Option(help="Train on so many images, balanced by class. Default: all.", rich_help_panel=DATA)
 ]
+SkipCorrupt = Annotated[
+    bool,
+    typer.Option(
+        "--skip-corrupt",
+        help="Leave training images out that cannot be read, and say which. Else the first one ends the run.",
+        rich_help_panel=DATA,
+    ),
+]
 NormOption = Annotated[Norm, typer.Option("--norm", help="Norm of the perturbation.", rich_help_panel=THREAT)]
 Eps = Annotated[
     str,

@@ -16,10 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from kdcompress.data.items import Items
-from kdcompress.errors import DataError
+from kdcompress.errors import DamagedImageError, DataError
 
 # C, H, W.
 Size = tuple[int, int, int]
+# Position of an image that could not be read -> one line that says so.
+Damaged = dict[int, str]
 # What is going on, how much is done, how much there is.
 OnProgress = Callable[[str, int, int], None]
 
@@ -31,20 +33,28 @@ _GREY_MODES = frozenset({"1", "L"})
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
-def common_size(splits: Sequence[Items], image_size: int | None, *, colour: bool = False) -> Size:
+def common_size(
+    splits: Sequence[Items], image_size: int | None, *, colour: bool = False, skip_corrupt: bool = False
+) -> Size:
     """(C, H, W) that the images of all `splits` will have: one channel where every image is grey and `colour`
     is not asked for, else three.
 
     H and W are those of the first image, or `image_size`.
+
+    Args:
+        skip_corrupt: images without a readable header have no say.
+
+    Raises:
+        DataError: for a damaged image.
     """
-    width, height, _ = _header(splits[0], 0)
+    width, height, _ = _first_header(splits[0], range(len(splits[0]))) if skip_corrupt else _header(splits[0], 0)
     if image_size is not None:
         width = height = image_size
     # Reading every header costs a tenth of decoding, so colour data, the usual case, is recognised by a few of them.
     grey = (
         not colour
-        and all(_is_grey(items, range(0, len(items), max(1, len(items) // _PEEKED))) for items in splits)
-        and all(_is_grey(items, range(len(items))) for items in splits)
+        and all(_is_grey(items, range(0, len(items), max(1, len(items) // _PEEKED)), skip_corrupt) for items in splits)
+        and all(_is_grey(items, range(len(items)), skip_corrupt) for items in splits)
     )
     return (1 if grey else 3, height, width)
 
@@ -55,8 +65,12 @@ def decoded(
     image_size: int | None,
     positions: Sequence[int],
     on_progress: Callable[[int], None] | None = None,
+    damaged: Damaged | None = None,
 ) -> Tensor:
     """Images of `items` at `positions` as uint8 (N, C, H, W).
+
+    Args:
+        damaged: takes up the images that cannot be read, whose pixels are then 0; without it such an image is an error.
 
     Raises:
         DataError: for the first image, in the order of `positions`, that is damaged or has another size.
@@ -66,7 +80,7 @@ def decoded(
 
     def fill(start: int) -> int:
         chosen = positions[start : start + _CHUNK]
-        chunk = np.stack([_pixels(items, i, size, image_size) for i in chosen])
+        chunk = np.stack([_pixels_or_black(items, i, size, image_size, damaged) for i in chosen])
         pixels[start : start + len(chosen)] = torch.from_numpy(chunk).permute(0, 3, 1, 2)
         return start + len(chosen)
 
@@ -79,6 +93,19 @@ def decoded(
             pool.shutdown(cancel_futures=True)
             raise
     return pixels
+
+
+def _pixels_or_black(
+    items: Items, position: int, size: Size, image_size: int | None, damaged: Damaged | None
+) -> NDArray[np.uint8]:
+    try:
+        return _pixels(items, position, size, image_size)
+    except DamagedImageError as error:
+        if damaged is None:
+            raise
+        damaged[position] = str(error)
+        channels, height, width = size
+        return np.zeros((height, width, channels), dtype=np.uint8)
 
 
 def _pixels(items: Items, position: int, size: Size, image_size: int | None) -> NDArray[np.uint8]:
@@ -123,6 +150,16 @@ def _resized(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
 
 
+def _first_header(items: Items, positions: Sequence[int]) -> tuple[int, int, str]:
+    """Of the first image that has one; the first one's error where none has."""
+    for position in positions:
+        try:
+            return _header(items, position)
+        except DamagedImageError:
+            continue
+    return _header(items, positions[0])
+
+
 def _header(items: Items, position: int) -> tuple[int, int, str]:
     try:
         with items.open(position) as image:
@@ -131,13 +168,23 @@ def _header(items: Items, position: int) -> tuple[int, int, str]:
         raise _damaged(items.name(position), error) from error
 
 
-def _is_grey(items: Items, positions: range) -> bool:
-    return all(_header(items, i)[2] in _GREY_MODES for i in positions)
+def _is_grey(items: Items, positions: range, skip_corrupt: bool) -> bool:
+    for position in positions:
+        try:
+            if _header(items, position)[2] not in _GREY_MODES:
+                return False
+        except DamagedImageError:
+            if not skip_corrupt:
+                raise
+    return True
 
 
-def _damaged(name: str, error: Exception) -> DataError:
+def _damaged(name: str, error: Exception) -> DamagedImageError:
     detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"{name}: expected an image, found a damaged or foreign file ({detail}); replace or remove it")
+    return DamagedImageError(
+        f"{name}: expected an image, found a damaged or foreign file ({detail}); replace or remove it, or leave such "
+        "training images out by --skip-corrupt"
+    )
 
 
 def _threads(items: Items, positions: Sequence[int]) -> int:
@@ -146,8 +193,9 @@ def _threads(items: Items, positions: Sequence[int]) -> int:
     Measured on two cores: 55,000 CIFAR-10 JPEGs cost 8.7 s of processor time with one thread, 12.7 s with two, and no
     less time on the clock.
     """
-    if len(positions) == 0:
+    try:
+        width, height, _ = _first_header(items, positions)
+    except (DamagedImageError, IndexError):
         return 1
-    width, height, _ = _header(items, positions[0])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores) if width * height > _SMALL else 1

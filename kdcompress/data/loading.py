@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdcompress.data.archives import tar_tree
-from kdcompress.data.decoding import OnProgress, Size, common_size, decoded
+from kdcompress.data.decoding import Damaged, OnProgress, Size, common_size, decoded
 from kdcompress.data.digits import DIGITS_SIDE, digits_splits
 from kdcompress.data.items import Items, agreed_classes
 from kdcompress.data.schemes import TORCH_NAMES, is_scheme, scheme_splits
@@ -25,6 +25,7 @@ MEMORY_LIMIT = 4 * 2**30
 _TAR_SUFFIX = re.compile(r"\.(tar(\.\w+)?|tgz|txz|tbz2?)$")
 HOLDOUT_SHARE = 10  # one image in so many
 HOLDOUT_MOST = 1_000
+_HOLDOUT_BATCH = 250
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,8 @@ class Data:
             (digits, letters); override it where the data is otherwise (house numbers, road signs).
         crop_padding: the shift in pixels that crops of this size usually get: H // 8, 1 for the digits.
         notes: what was ignored, one line each.
+        damaged: training images that could not be read and are left out, as far as they have been asked for: a number
+            each, and what was found. It grows while a split that is not in memory is read.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Data:
     flips: bool
     crop_padding: int
     notes: tuple[str, ...] = ()
+    damaged: Damaged = field(default_factory=dict)
 
 
 def load_data(
@@ -62,6 +66,7 @@ def load_data(
     image_size: int | None = None,
     splits: Collection[Literal["train", "test"]] = ("train", "test"),
     train_images: int | None = None,
+    skip_corrupt: bool = False,
     colour: bool = False,
     seed: int = 0,
     on_progress: OnProgress | None = None,
@@ -84,6 +89,7 @@ def load_data(
         splits: what to load. The hold-out comes with the training split.
         train_images: keep so many training images, balanced by class, before the hold-out is cut. The digits' hold-out
             is fixed, so there the rest of the training split is thinned.
+        skip_corrupt: leave training images out that cannot be read. An image of the test split is never left out.
         colour: three channels even where every image is grey, for a model that was made for three. The digits keep one.
         seed: chooses the hold-out and the kept training images.
         on_progress: told (what, done, total) in the calling thread.
@@ -112,20 +118,38 @@ def load_data(
     train_at, holdout_at = _train_and_holdout(wanted.get("train"), train_images, seed)
     if "train" in wanted:
         wanted["train"] = wanted["train"].subset(train_at + holdout_at)
-    size = common_size(list(wanted.values()), image_size, colour=colour)
-    loaded = {split: _loaded(split, items, size, image_size, on_progress) for split, items in wanted.items()}
-    train = loaded.get("train")
+    size = common_size(list(wanted.values()), image_size, colour=colour, skip_corrupt=skip_corrupt)
+    damaged: Damaged = {}
+    loaded = {
+        split: _loaded(
+            split, items, size, image_size, damaged if skip_corrupt and split == "train" else None, on_progress
+        )
+        for split, items in wanted.items()
+    }
+    train, holdout = _parts(loaded.get("train"), len(train_at))
     return Data(
         name=spec if is_scheme(spec) else _TAR_SUFFIX.sub("", Path(spec).resolve().name),
         classes=classes,
         input_size=size,
-        train=None if train is None else train.subset(range(len(train_at))),
-        holdout=None if train is None else train.subset(range(len(train_at), len(train))),
+        train=train,
+        holdout=holdout,
         test=loaded.get("test"),
         flips=size[0] == 3,
         crop_padding=size[1] // 8,
         notes=notes,
+        damaged=damaged,
     )
+
+
+def _parts(both: Split | None, trained_on: int) -> tuple[Split | None, Split | None]:
+    """The images to train on, and the others, which are held out: all of these must be readable."""
+    if both is None:
+        return None, None
+    held_out = both.subset(range(trained_on, len(both)))
+    if not isinstance(both.pixels, Tensor):
+        for _ in held_out.batches(_HOLDOUT_BATCH):
+            pass  # so that every damaged image among them is known
+    return both.subset(range(trained_on)).readable(), held_out.readable()
 
 
 def _digits(image_size: int | None, splits: Collection[str], train_images: int | None, seed: int) -> Data:
@@ -203,14 +227,22 @@ def _check_enough(train_images: int, available: int, classes: int) -> None:
         )
 
 
-def _loaded(split: str, items: Items, size: Size, image_size: int | None, on_progress: OnProgress | None) -> Split:
+def _loaded(
+    split: str,
+    items: Items,
+    size: Size,
+    image_size: int | None,
+    damaged: Damaged | None,
+    on_progress: OnProgress | None,
+) -> Split:
     channels, height, width = size
     total = len(items)
-    pixels: Tensor | ReadRows = partial(decoded, items, size, image_size)
+    pixels: Tensor | ReadRows = partial(decoded, items, size, image_size, damaged=damaged)
     if total * channels * height * width <= MEMORY_LIMIT:
         told: Callable[[int], None] | None = None
         if on_progress is not None:
             report = partial(on_progress, f"decode {split}")
             told = lambda done: report(done, total)  # noqa: E731
-        pixels = decoded(items, size, image_size, range(total), told)
-    return Split(torch.tensor(items.labels, dtype=torch.int64), items.ids, pixels, torch.arange(total))
+        pixels = decoded(items, size, image_size, range(total), told, damaged)
+    labels = torch.tensor(items.labels, dtype=torch.int64)
+    return Split(labels, items.ids, pixels, torch.arange(total), {} if damaged is None else damaged)

@@ -3,14 +3,15 @@
 B batch, C channels, H height, W width, N images of a split.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from kdcompress.data.selection import seeded_order
+from kdcompress.errors import DataError
 
 # Rows -> uint8 (len(rows), C, H, W): for splits that do not fit into memory.
 ReadRows = Callable[[list[int]], Tensor]
@@ -28,6 +29,8 @@ class Split:
         ids: a stable identifier for each image, such as `airplane/0000.jpg`.
         pixels: uint8 (M, C, H, W) in memory, or a function that reads rows of it.
         rows: int64 (N,), where the images lie in `pixels`.
+        damaged: rows whose images could not be read, as far as they have been asked for, with what was found; shared
+            by all subsets. Batches leave them out.
 
     >>> split = split_from_pixels(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0]))
     >>> len(split), split.ids
@@ -40,6 +43,7 @@ class Split:
     ids: tuple[str, ...]
     pixels: Tensor | ReadRows
     rows: Tensor
+    damaged: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,7 +55,12 @@ class Split:
             IndexError: if an index is outside the split.
         """
         chosen = torch.arange(len(self))[torch.as_tensor(indices, dtype=torch.int64)]
-        return Split(self.labels[chosen], tuple(self.ids[i] for i in chosen.tolist()), self.pixels, self.rows[chosen])
+        ids = tuple(self.ids[i] for i in chosen.tolist())
+        return Split(self.labels[chosen], ids, self.pixels, self.rows[chosen], self.damaged)
+
+    def readable(self) -> "Split":
+        """Without the images that are known to be damaged."""
+        return self.subset(torch.nonzero(_are_readable(self.rows, self.damaged)).flatten()) if self.damaged else self
 
     def shuffled(self, n: int | None, seed: int) -> "Split":
         """The first `n` images (all, where None or too many) of a seeded shuffle.
@@ -79,7 +88,8 @@ class Split:
 
         Raises:
             ValueError: if `batch_size` is under 1.
-            DataError: where images are read from disk, for one that is damaged or has another size.
+            DataError: where images are read from disk, for one that has another size, or is damaged and may not be
+                left out; for a batch without a readable image.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -88,9 +98,19 @@ class Split:
         chunks = _chunks(positions[:count], batch_size)
         rows = [self.rows[chunk] for chunk in chunks]
         for chunk, pixels in zip(chunks, _read(self.pixels, rows), strict=True):
+            if self.damaged:
+                pixels, chunk = self._left_of(pixels, chunk)  # noqa: PLW2901
             # Division, not multiplication by 1/255, is rounded correctly: every device has the same inputs.
             inputs = pixels.to(device).to(torch.float32).div_(255)
             yield inputs, self.labels[chunk].to(device)
+
+    def _left_of(self, pixels: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch's pixels and positions, without those of damaged images."""
+        readable = _are_readable(self.rows[chunk], self.damaged)
+        if len(chunk) > 0 and not readable.any():
+            told = self.damaged[int(self.rows[chunk[0]])]
+            raise DataError(f"none of the {len(chunk)} images of a batch can be read; {told}")
+        return pixels[readable], chunk[readable]
 
 
 def split_from_pixels(pixels: Tensor, labels: Tensor, ids: Sequence[str] | None = None) -> Split:
@@ -112,7 +132,9 @@ def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
     if not isinstance(split.pixels, Tensor):
         split = split.shuffled(_STATISTICS_IMAGES, seed=0)
     counts: list[Tensor] = []
-    for pixels in _read(split.pixels, _chunks(split.rows, _STATISTICS_BATCH)):
+    chunks = _chunks(split.rows, _STATISTICS_BATCH)
+    for rows, everything in zip(chunks, _read(split.pixels, chunks), strict=True):
+        pixels = everything[_are_readable(rows, split.damaged)]
         found = [torch.bincount(channel.flatten(), minlength=256) for channel in pixels.transpose(0, 1)]
         counts = [old + new for old, new in zip(counts, found, strict=True)] if counts else found
     values = torch.arange(256, dtype=torch.float64) / 255
@@ -123,6 +145,10 @@ def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
         means.append(round(mean.item(), 4))
         deviations.append(round(max((weights * (values - mean).square()).sum().sqrt().item(), 1 / 255), 4))
     return tuple(means), tuple(deviations)
+
+
+def _are_readable(rows: Tensor, damaged: Mapping[int, str]) -> Tensor:
+    return ~torch.isin(rows, torch.tensor(list(damaged), dtype=torch.int64))
 
 
 def _chunks(indices: Tensor, size: int) -> list[Tensor]:

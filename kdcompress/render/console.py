@@ -95,8 +95,16 @@ def run_summary(record: RunRecord) -> Group:
             "Chosen on these images: judge it by kdcompress evaluate."
         ),
         Text(f"last, epoch {last.epoch}, in last.safetensors: {_reached(last)}"),
-        Text(f"{record.cost.steps} steps in {duration(record.cost.seconds)} on {record.cost.device}{_passes(record)}"),
+        Text(
+            f"{record.cost.steps} steps{_skipped(record)} in {duration(record.cost.seconds)} on {record.cost.device}"
+            f"{_passes(record)}"
+        ),
     )
+
+
+def _skipped(record: RunRecord) -> str:
+    left_out = record.cost.skipped
+    return f", of which {left_out} {'was' if left_out == 1 else 'were'} not finite and left out," if left_out else ""
 
 
 def _passes(record: RunRecord) -> str:

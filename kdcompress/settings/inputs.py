@@ -14,12 +14,16 @@ Statistics = tuple[float, ...] | Literal["none"] | None
 
 
 class DataSettings(Settings):
-    """Which images, and how they are read."""
+    """Which images, and how they are read.
+
+    skip_corrupt: training images that cannot be read are left out and counted. Images of the test split never are.
+    """
 
     data: str
     data_dir: Path | None = None
     image_size: Annotated[int, Field(ge=1)] | None = None
     train_images: Annotated[int, Field(ge=1)] | None = None
+    skip_corrupt: bool = False
 
 
 class ModelFile(Settings):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcompress.devices import out_of_memory
+from kdcompress.errors import TrainingError
 from kdcompress.progress import Listener
 from kdcompress.training.recipes import Recipe
 
@@ -52,11 +53,19 @@ class Backward:
             try:
                 return self._in_parts(batch, weights, parts)
             except RuntimeError as error:
-                if not out_of_memory(error) or 4 * parts > B:
+                if not out_of_memory(error):
                     raise
+                if 4 * parts > B:
+                    raise TrainingError(
+                        f"out of memory, even with {math.ceil(B / parts)} images at a time; use a smaller --image-size "
+                        "or student, --recipe kd or --iga-weight 0 (no second derivatives), or a larger device"
+                    ) from error
             # Outside the handler, which holds the failed graph.
-            self.listener.note("out of memory: the batch is taken again in smaller parts")
             self.micro_batch, self.is_split = B // (2 * parts), False
+            self.listener.note(
+                "out of memory: the batch is taken again in smaller parts; "
+                f"--iga-micro-batch {self.micro_batch} asks for them from the start"
+            )
             for weight in self.model.parameters():
                 weight.grad = None
 

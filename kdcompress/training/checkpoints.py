@@ -22,10 +22,12 @@ from kdcompress.engine import Mode
 from kdcompress.errors import UsageError
 from kdcompress.files import write_whole
 from kdcompress.progress import Listener
+from kdcompress.training.backward import Batch
 from kdcompress.training.state import Facts, Snapshot
 
 KEPT = 2
 """Checkpoints on the disk: the newest, and one more should its bytes not survive."""
+_FAILED = "failed-step"
 
 
 class Checkpoints:
@@ -73,6 +75,12 @@ class Checkpoints:
                 "bits from that of a run that was never stopped"
             )
 
+    def remember(self, damaged: dict[int, str]) -> None:
+        """Keep what is found of images that cannot be read, and take up what was found before."""
+        if self.found is not None:
+            damaged.update({int(row): line for row, line in self.found.facts["about"]["damaged"].items()})
+        self.about["damaged"] = damaged  # the same object: it may grow until a checkpoint is written
+
     def after_step(self, take: Callable[[], Snapshot]) -> None:
         """Write one where it is time."""
         if self.every > 0 and time.monotonic() - self.last >= self.every:
@@ -80,8 +88,7 @@ class Checkpoints:
 
     def write(self, now: Snapshot) -> bool:
         """Whether it is on the disk. A full disk costs the checkpoint, which is said, and not the run."""
-        facts = json.dumps(now.facts | {"about": self.about}).encode()
-        content = save(now.tensors | {"facts": torch.frombuffer(bytearray(facts), dtype=torch.uint8)})
+        content = self._packed(now)
         name = f"step-{now.facts['step']:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
         self.last = time.monotonic()
         try:
@@ -92,6 +99,25 @@ class Checkpoints:
         for old in _newest_first(self.folder)[KEPT:]:
             old.unlink(missing_ok=True)
         return True
+
+    def leave_failed(self, now: Snapshot, batch: Batch) -> Path | None:
+        """A batch that the run could not bear, as `batch/0` (inputs), `batch/1` (labels) and so on, beside the state.
+
+        For whoever looks into it; nothing goes on from it. Returns where it is, None where it cannot be written.
+        """
+        path = self.folder / f"{_FAILED}.safetensors"
+        seen = {f"batch/{number}": tensor.cpu().contiguous() for number, tensor in enumerate(batch)}
+        try:
+            write_whole(path, self._packed(Snapshot(now.tensors | seen, now.facts)))
+        except OSError:
+            return None
+        return path
+
+    def _packed(self, now: Snapshot) -> bytes:
+        # A copy of what is damaged: the thread that reads ahead may add to it meanwhile.
+        about = self.about | {"damaged": dict(self.about.get("damaged", {}))}
+        facts = json.dumps(now.facts | {"about": about}).encode()
+        return save(now.tensors | {"facts": torch.frombuffer(bytearray(facts), dtype=torch.uint8)})
 
     def read(self) -> Snapshot | None:
         """The newest that is whole; damaged ones are named."""
@@ -111,7 +137,7 @@ class Checkpoints:
 def unfinished(out: Path, *, resume: bool, overwrite: bool, every: float, listener: Listener) -> Iterator[Checkpoints]:
     """The checkpoints of the run that `out` will hold.
 
-    Their folder goes when the block ends, or fails before there is one.
+    Their folder goes when the block ends, or fails before there is one. A batch that failed stays.
 
     Args:
         every: seconds between checkpoints; 0 for none but that of a run that is stopped.
@@ -144,7 +170,7 @@ def unfinished(out: Path, *, resume: bool, overwrite: bool, every: float, listen
         ended = True
     finally:
         lock.release()
-        if ended or not _newest_first(folder):
+        if ended or not (_newest_first(folder) or (folder / f"{_FAILED}.safetensors").exists()):
             shutil.rmtree(folder, ignore_errors=True)
             for parent in made:
                 if not any(parent.iterdir()):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from kdcompress.data import Data, Split, channel_statistics, load_data
 from kdcompress.errors import DataError
@@ -22,6 +23,7 @@ def training_data(settings: DataSettings, run: RunSettings, listener: Listener) 
         data_dir=settings.data_dir,
         image_size=settings.image_size,
         train_images=settings.train_images,
+        skip_corrupt=settings.skip_corrupt,
         splits=["train"],
         seed=run.seed,
         on_progress=listener.count,
@@ -29,11 +31,22 @@ def training_data(settings: DataSettings, run: RunSettings, listener: Listener) 
     for note in data.notes:
         listener.note(note)
     images = training_split(data)
+    if data.damaged and isinstance(images.pixels, Tensor):  # else more are found on the way, and told at the end
+        listener.note(told_damaged(data))
     if run.batch_size > len(images):
         listener.note(f"--batch-size {run.batch_size} is more than the {len(images)} training images: a step takes all")
     if len(images) < 2:
         raise DataError(f"--data {settings.data}: training needs at least 2 images beside the hold-out")
+    if len(data.holdout or ()) == 0:
+        raise DataError(f"--data {settings.data}: no image of the hold-out can be read; {told_damaged(data)}")
     return data
+
+
+def told_damaged(data: Data, most: int = 3) -> str:
+    """How many images were left out, and what was found in the first few."""
+    found = [line.rsplit(";", 1)[0] for line in data.damaged.values()]
+    more = f" and {len(found) - most:,} more" if len(found) > most else ""
+    return f"left out: {len(found):,} training images that cannot be read: {'; '.join(found[:most])}{more}"
 
 
 def training_split(data: Data) -> Split:

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from kdcompress.errors import Stopped, TrainingError
 from kdcompress.progress import Epoch, Listener, Step, Validation, Weights
 from kdcompress.settings import RunSettings
 from kdcompress.training.averaging import Average, Refresh, averaging
-from kdcompress.training.backward import Backward
+from kdcompress.training.backward import Backward, Batch
 from kdcompress.training.batches import Batches
 from kdcompress.training.checkpoints import Checkpoints
+from kdcompress.training.finite import PATIENCE, Finite
 from kdcompress.training.means import Means
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.schedules import optimizer_of, schedule_of
@@ -30,6 +31,8 @@ READ_EVERY = 10
 VALIDATIONS = 5
 """How often a run is validated at most: the held-out slice costs 11 passes (clean and PGD-10) each time, for the
 averaged weights and again for the raw ones."""
+
+_REMEDY = "lower --lr or --iga-weight, or lengthen --iga-ramp"
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,11 @@ def fit(
         checkpoints: where the run's state is kept; one that they hold is gone on from.
         stop: heeded after every step, and by `validate`.
 
+    A step whose loss or gradient is not finite is left out, said and counted.
+
     Raises:
-        TrainingError: if the loss or a weight stops being finite.
+        TrainingError: if that happens `PATIENCE` times in a row, or as often as an epoch has steps; if a weight stops
+            being finite.
         Stopped: if a signal asked for it; the state is written first.
     """
     steps = run.epochs * steps_per_epoch
@@ -84,8 +90,9 @@ def fit(
     )
     if checkpoints is not None and checkpoints.found is not None:
         now.restore(checkpoints.found)
-        _replay(schedule, now.step)
+        _advance(schedule, now.step)
         listener.note(f"goes on after step {now.step} of {steps}, in epoch {now.epoch}")
+    finite = Finite(model)
     started, first = time.perf_counter() - now.seconds, now.step
 
     def seconds() -> float:
@@ -97,15 +104,21 @@ def fit(
             for batch in batches(epoch, now.step - (epoch - 1) * steps_per_epoch):
                 weights = recipe.weights(now.step, steps)
                 optimizer.zero_grad()
+                finite.keep()
                 terms = now.backward(batch, weights)
-                optimizer.step()
                 now.lr = optimizer.param_groups[0]["lr"]
-                schedule.step()
+                if finite.holds(terms["loss"]):
+                    optimizer.step()
+                    now.average.after_step(model, now.step + 1)
+                    now.means.add(terms, weights)
+                    now.skipped = 0
+                else:
+                    finite.take_back()
+                    _count_skipped(now, batch, terms, min(PATIENCE, steps_per_epoch), checkpoints, listener)
+                _advance(schedule)
                 now.step += 1
-                now.average.after_step(model, now.step)
                 if now.step == epoch * steps_per_epoch:
                     now.average.after_epoch(model, epoch / run.epochs)
-                now.means.add(terms, weights)
                 listener.step(
                     Step(
                         epoch=epoch,
@@ -148,7 +161,7 @@ def _close(
     """
     terms = now.means.read()
     loss = terms.pop("loss")
-    _refuse_infinite(now.epoch, loss, terms, now.model)
+    _refuse_infinite(now.epoch, loss, now.model)
     is_validated = now.epoch % math.ceil(run.epochs / VALIDATIONS) == 0 or now.epoch == run.epochs
     candidates = _candidates(now.model, now.average, now.epoch, validate) if is_validated else []
     # The first of equals, so the averaged weights; the later of equal epochs.
@@ -170,11 +183,34 @@ def _close(
         is_best=is_best,
         validated=None if better is None else better.weights,
         other_validation=next((other.validation for other in candidates if other is not better), None),
+        skipped=now.means.skipped,
     )
     now.history.append(summary)
     now.epoch, now.means, now.began = now.epoch + 1, Means(), seconds()
     listener.epoch(summary)
     return candidates
+
+
+def _count_skipped(
+    now: Training,
+    batch: Batch,
+    terms: dict[str, Tensor],
+    most: int,
+    checkpoints: Checkpoints | None,
+    listener: Listener,
+) -> None:
+    """One more step that was taken back; number `most` in a row ends the run, and leaves its batch behind."""
+    now.means.skipped += 1
+    now.skipped += 1
+    step, found = now.step + 1, _render({name: float(value) for name, value in terms.items()})
+    if now.skipped < most:
+        listener.note(f"step {step} is left out: its loss or gradient is not finite ({found})")
+        return
+    left = None if checkpoints is None else checkpoints.leave_failed(now.snapshot(now.seconds), batch)
+    raise TrainingError(
+        f"the loss and its gradient must stay finite, got infinity or NaN in {most} steps in a row, up to step {step} "
+        f"in epoch {now.epoch} ({found}); {_REMEDY}" + (f"; the batch and the weights are in {left}" if left else "")
+    )
 
 
 def _candidates(
@@ -189,24 +225,18 @@ def _candidates(
     ]
 
 
-def _replay(schedule: LRScheduler, steps: int) -> None:
-    """Bring a new schedule to where `steps` steps would have brought it."""
+def _advance(schedule: LRScheduler, steps: int = 1) -> None:
+    """Move on by so many steps, whether or not the optimizer took them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         for _ in range(steps):
             schedule.step()
 
 
-def _refuse_infinite(epoch: int, loss: float, terms: dict[str, float], model: nn.Module) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss must stay finite, got {loss} in epoch {epoch} ({_render(terms)}); "
-            "lower --lr or --iga-weight, or lengthen --iga-ramp"
-        )
+def _refuse_infinite(epoch: int, loss: float, model: nn.Module) -> None:
     if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
         raise TrainingError(
-            f"the weights must stay finite, got infinity or NaN in epoch {epoch} at a loss of {loss:.3g}; "
-            "lower --lr or --iga-weight, or lengthen --iga-ramp"
+            f"the weights must stay finite, got infinity or NaN in epoch {epoch} at a loss of {loss:.3g}; {_REMEDY}"
         )
 
 

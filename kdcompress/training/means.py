@@ -15,11 +15,13 @@ class Means:
         sums: of each term, a float64 or float32 scalar on the device.
         counts: steps that took the term: it is averaged over those.
         weights: the sum of each term's weight over all steps.
+        skipped: steps that were not finite; they are in none of the others.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     weights: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
 
     def add(self, values: dict[str, Tensor], weights: dict[str, float]) -> None:
         """What one step saw."""

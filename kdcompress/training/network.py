@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdcompress.attacks.pgd import pgd
 from kdcompress.data import Data, Split
-from kdcompress.devices import LAYOUT
+from kdcompress.devices import LAYOUT, within_memory
 from kdcompress.maths.norms import gaussian
 from kdcompress.maths.randomness import generator
 from kdcompress.models.normalised import NormalisedModel
@@ -16,13 +16,15 @@ from kdcompress.settings import RunSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.batches import Batches, batch_size
 from kdcompress.training.checkpoints import Checkpoints
-from kdcompress.training.ingredients import training_split
+from kdcompress.training.ingredients import told_damaged, training_split
 from kdcompress.training.loop import Fitted, fit
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.statistics import refreshing
 from kdcompress.training.stopping import Stop, gently
 
 VALIDATION_STEPS = 10
+VALIDATED_AT_ONCE = 250
+"""Images; fewer where memory asks for it, from then on."""
 
 
 def train_network(
@@ -46,13 +48,13 @@ def train_network(
     assert holdout is not None  # comes with the training split
     with gently() as stop, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(run.seed)  # dropout and stochastic depth know only the global generator
-        return fit(
+        fitted = fit(
             network.to(device).to(memory_format=LAYOUT),
             recipe,
             batches,
             steps_per_epoch=len(training_split(data)) // batch_size(data, run),
             run=run,
-            validate=_validation(holdout, threat, run, device, stop),
+            validate=_validation(holdout, threat, run, device, stop, listener),
             device=device,
             refresh=refreshing(data, run, device),
             micro_batch=micro_batch,
@@ -60,16 +62,23 @@ def train_network(
             stop=stop,
             listener=listener,
         )
+    if data.damaged and not isinstance(holdout.pixels, Tensor):
+        listener.note(told_damaged(data))
+    return fitted
 
 
 def _validation(
-    holdout: Split, threat: ThreatModel, run: RunSettings, device: torch.device, stop: Stop
+    holdout: Split, threat: ThreatModel, run: RunSettings, device: torch.device, stop: Stop, listener: Listener
 ) -> Callable[[nn.Module], Validation]:
-    def validate(model: nn.Module) -> Validation:
+    at_once = VALIDATED_AT_ONCE
+
+    def measured(model: nn.Module, batch_size: int) -> Validation:
+        nonlocal at_once
+        at_once = batch_size
         # The same start and the same noise every time, so that epochs can be compared.
         rng, noise = generator(run.seed, "validation"), generator(run.seed, "validation noise")
         clean = kept = under_noise = 0
-        for x, y in holdout.batches(250, device=device):
+        for x, y in holdout.batches(batch_size, device=device):
             stop.heed()
             x_adv = pgd(model, x, y, threat, steps=VALIDATION_STEPS, generator=rng)
             with torch.no_grad():
@@ -85,4 +94,4 @@ def _validation(
             under_noise / len(holdout) if run.noise_sigma > 0 else None,
         )
 
-    return validate
+    return lambda model: within_memory(lambda images: measured(model, images), at_once, listener.note)

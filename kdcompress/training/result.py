@@ -63,7 +63,12 @@ def leave(
             model=record,
             sha256=sha256,
             threat_model={"norm": threat.norm, "eps": threat.eps},
-            data={"name": data.name, "train": len(training_split(data)), "holdout": len(data.holdout or ())},
+            data={
+                "name": data.name,
+                "train": len(training_split(data)),
+                "holdout": len(data.holdout or ()),
+                "damaged": len(data.damaged),
+            },
             settings=settings.model_dump(mode="json"),
             iga_weight=iga_weight,
             gradient=gradient,
@@ -77,6 +82,7 @@ def leave(
                 device=device_name(device),
                 student_passes=passes.student,
                 teacher_passes=passes.teacher,
+                skipped=sum(epoch.skipped for epoch in fitted.history),
             ),
             versions=versions(),
         )

@@ -82,6 +82,7 @@ class Cost(Result):
     """What the run took.
 
     Attributes:
+        skipped: steps that were left out, since their loss or gradient was not finite.
         student_passes, teacher_passes: of one image in one step, each as long as one forward; see
             `kdcompress.training.recipes.passes`. A cached teacher takes none.
     """
@@ -91,6 +92,7 @@ class Cost(Result):
     device: str
     student_passes: float
     teacher_passes: float
+    skipped: int = 0
 
 
 class RunRecord(Result):

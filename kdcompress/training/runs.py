@@ -75,6 +75,7 @@ def _distill(
         settings.student, settings.student_args, settings.student_stride, settings.student_weights, data, run, listener
     )
     checkpoints.begin(identity(settings, data, device, teacher=teacher.sha256))
+    checkpoints.remember(data.damaged)
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
     check = accepted(f_t, settings, training_split(data), device, listener)
 
@@ -168,6 +169,7 @@ def _train(
     except UsageError as error:  # it speaks of the options of `distill`
         raise UsageError(str(error).replace("--student", "--model")) from error
     checkpoints.begin(identity(settings, data, device))
+    checkpoints.remember(data.damaged)
     recipe, batches = _without_teacher(settings), fresh_batches(data, run, device)
     fitted = train_network(network, recipe, data, batches, run, threat, device, listener, checkpoints=checkpoints)
     return leave(

@@ -51,6 +51,7 @@ class Training:
         step: steps done, in all epochs.
         seconds: spent before this process took over.
         lr: of the last step.
+        skipped: steps in a row, up to the last, that were not finite.
     """
 
     model: nn.Module
@@ -68,6 +69,7 @@ class Training:
     seconds: float = 0.0
     began: float = 0.0
     lr: float = 0.0
+    skipped: int = 0
 
     def snapshot(self, seconds: float) -> Snapshot:
         """A copy of all of it. Args: seconds: spent so far."""
@@ -87,6 +89,7 @@ class Training:
             "seconds": seconds,
             "began": self.began,
             "lr": self.lr,
+            "skipped": [self.means.skipped, self.skipped],
             "micro_batch": self.backward.micro_batch,
             "counts": dict(self.means.counts),
             "weights": dict(self.means.weights),
@@ -116,7 +119,9 @@ class Training:
             {name: total.to(self.device) for name, total in _of("mean", tensors).items()},
             Counter(facts["counts"]),
             Counter(facts["weights"]),
+            facts["skipped"][0],
         )
+        self.skipped = facts["skipped"][1]
         self.history = [_epoch(line) for line in facts["history"]]
         self.epoch, self.step = facts["epoch"], facts["step"]
         self.seconds, self.began, self.lr = facts["seconds"], facts["began"], facts["lr"]

@@ -67,6 +67,8 @@ def cached_batches(
         UsageError: if the disk cannot hold the views, before the teacher is asked; if they cannot be read or written.
     """
     images, everything = training_split(data), _by_name(data)
+    if settings.data.skip_corrupt and not isinstance(images.pixels, Tensor):
+        raise UsageError("--skip-corrupt needs images that fit into memory where --cache-teacher is asked for")
     try:
         views = _views(settings, teacher, data, everything, kind, device, listener)
     except OSError as error:

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from kdcompress.attacks.pgd import pgd
 from kdcompress.data import Split
+from kdcompress.devices import within_memory
 from kdcompress.errors import TeacherError
 from kdcompress.maths.gradients import logits_and_input_gradient
 from kdcompress.maths.linearity import first_order_remainder
@@ -81,6 +82,7 @@ def check_teacher(
     *,
     seed: int,
     device: torch.device,
+    batch_size: int | None = None,
 ) -> TeacherCheck:
     """Clean accuracy, PGD-20 accuracy and the first-order remainder at the asked eps.
 
@@ -91,13 +93,14 @@ def check_teacher(
     Args:
         teacher: eval mode, frozen.
         images: from the training split.
+        batch_size: images at once, `BATCH` unless given; s and the starts of PGD follow it.
 
     Raises:
         TeacherError: if the outputs are probabilities instead of logits, or not finite: every loss would be wrong.
     """
     rng = generator(seed, "teacher check")
     clean, kept, losses, losses_adv, foretold = [], [], [], [], []
-    for x, y in images.batches(BATCH, device=device):
+    for x, y in images.batches(batch_size or BATCH, device=device):
         f, g = logits_and_input_gradient(teacher, x, y, create_graph=False)
         if are_probabilities(f):
             raise TeacherError(
@@ -154,7 +157,13 @@ def accepted(
     threat = settings.threat.threat
     sample = images.shuffled(settings.check.check_images, settings.run.seed)
     listener.note(f"checking the teacher on {len(sample)} training images")
-    check = check_teacher(teacher, sample, threat, settings.check, seed=settings.run.seed, device=device)
+    check = within_memory(
+        lambda images: check_teacher(
+            teacher, sample, threat, settings.check, seed=settings.run.seed, device=device, batch_size=images
+        ),
+        BATCH,
+        listener.note,
+    )
     listener.note(
         f"teacher: clean {check.clean_accuracy:.3f}, PGD-20 {check.pgd_accuracy:.3f} at {threat}, "
         f"first-order remainder {check.remainder:.3f}"

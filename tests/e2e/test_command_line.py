@@ -293,7 +293,13 @@ def test_every_option_of_an_evaluation_reaches_its_settings(run: Any, monkeypatc
         },
         "teacher": {"path": "t.pt", "arch": "f.py:g", "args": {"a": "b"}, "mean": "none", "std": None},
         "surrogate": {"path": "p.pt", "arch": "resnet34", "args": {"b": 1}, "mean": "none", "std": None},
-        "data": {"data": "torch/cifar10", "data_dir": "there", "image_size": 16, "train_images": None},
+        "data": {
+            "data": "torch/cifar10",
+            "data_dir": "there",
+            "image_size": 16,
+            "train_images": None,
+            "skip_corrupt": False,
+        },
         "threat": {"norm": "L2", "eps": 0.5},
         "more_eps": [0.25],
         "evaluation": {
@@ -335,7 +341,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
             "b=x",
         ),
         *("--student-stride", 4, "--student-weights", "w.pt", "--data", "d", "--data-dir", "there", "--image-size", 16),
-        *("--train-images", 99, "--norm", "L2", "--eps", 0.5, "--ce-weight", 0.1, "--kl-weight", 0.2),
+        *("--train-images", 99, "--skip-corrupt", "--norm", "L2", "--eps", 0.5, "--ce-weight", 0.1, "--kl-weight", 0.2),
         *("--iga-weight", 0.3, "--iga-ramp", 0.4, "--temperature", 5, "--input-noise", "none", "--epochs", 6),
         *("--align", "jacobian", "--iga-norm", "l1", "--iga-mode", "compiled", "--iga-micro-batch", 3),
         *("--recipe", "kdiga", "--clean-weight", 0.6, "--iga-every", 2, "--label-smoothing", 0.15),
@@ -357,7 +363,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         "student_args": {"layers": [1, 2], "b": "x"},
         "student_stride": 4,
         "student_weights": "w.pt",
-        "data": {"data": "d", "data_dir": "there", "image_size": 16, "train_images": 99},
+        "data": {"data": "d", "data_dir": "there", "image_size": 16, "train_images": 99, "skip_corrupt": True},
         "threat": {"norm": "L2", "eps": 0.5},
         "loss": {
             **{"ce_weight": 0.1, "kl_weight": 0.2, "iga_weight": 0.3, "iga_ramp": 0.4, "temperature": 5},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdcompress.data import Data, Split, load_data, loading
+from kdcompress.data import Data, Split, channel_statistics, load_data, loading
 from kdcompress.errors import DataError
 
 WriteTree = Callable[..., Path]
@@ -228,3 +228,67 @@ def test_progress_names_what_is_done_and_reaches_the_total(write_tree: WriteTree
     told: list[tuple[str, int, int]] = []
     load_data(str(write_tree(per_class=5)), on_progress=lambda *what: told.append(what))
     assert told == [("decode train", 10, 10), ("decode test", 10, 10)]
+
+
+def spoil(root: Path, *names: str) -> None:
+    for name in names:
+        (root / "train" / name).write_bytes(b"damaged")
+
+
+class TestDamagedImages:
+    @pytest.fixture(params=["memory", "disk"])
+    def kept_in(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+        if request.param == "disk":
+            monkeypatch.setattr(loading, "MEMORY_LIMIT", 0)
+        return str(request.param)
+
+    def test_those_of_the_training_split_are_left_out_where_that_is_asked_for(
+        self, write_tree: WriteTree, kept_in: str
+    ) -> None:
+        root = write_tree(per_class=20)
+        whole = load_data(str(root))
+        assert whole.train and whole.holdout
+        bad = (whole.train.ids[0], whole.train.ids[5], whole.holdout.ids[1])
+        spoil(root, *bad)
+        data = load_data(str(root), skip_corrupt=True)
+        train, holdout, test = parts(data)
+        seen = torch.cat([inputs for inputs, _ in train.batches(4)])
+        labels = torch.cat([labels for _, labels in train.batches(4)])
+        expected = whole.train.subset([i for i, name in enumerate(whole.train.ids) if name not in bad])
+        assert torch.equal(seen, pixels(expected)) and torch.equal(labels, expected.labels)
+        assert len(holdout) == len(whole.holdout) - 1 and bad[2] not in holdout.ids
+        assert len(pixels(holdout)) == len(holdout) and len(pixels(test)) == len(test)
+        assert len(data.damaged) == 3 and all(any(name in line for line in data.damaged.values()) for name in bad)
+        assert channel_statistics(train) == channel_statistics(expected)
+        if kept_in == "memory":
+            assert train.ids == expected.ids
+
+    def test_the_first_image_may_be_one(self, write_tree: WriteTree, kept_in: str) -> None:
+        root = write_tree(per_class=20)
+        size = load_data(str(root)).input_size
+        spoil(root, *(f"ant/{number:04d}.png" for number in range(3)))
+        assert load_data(str(root), skip_corrupt=True).input_size == size
+
+    def test_else_the_first_ends_the_run_and_the_way_out_is_told(self, write_tree: WriteTree) -> None:
+        root = write_tree(per_class=20)
+        spoil(root, "ant/0003.png")
+        assert "ant/0003.png" in refused(root) and "--skip-corrupt" in refused(root)
+
+    def test_one_of_the_test_split_is_never_left_out(self, write_tree: WriteTree) -> None:
+        root = write_tree(per_class=20)
+        (root / "test/ant/0000.png").write_bytes(b"damaged")
+        assert "ant/0000.png" in refused(root, skip_corrupt=True)
+
+    def test_a_batch_of_nothing_else_is_an_error(self, write_tree: WriteTree, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", 0)
+        root = write_tree(per_class=20)
+        train = load_data(str(root), skip_corrupt=True).train
+        assert train is not None
+        spoil(root, *train.ids[:4])
+        with pytest.raises(DataError, match=r"none of the 4 images of a batch can be read; .*damaged or foreign"):
+            list(train.batches(4))
+
+    def test_an_image_of_another_size_is_not_damaged(self, write_tree: WriteTree) -> None:
+        root = write_tree(per_class=20)
+        Image.new("RGB", (3, 3)).save(root / "train/ant/0007.png")
+        assert "--image-size" in refused(root, skip_corrupt=True)

@@ -297,6 +297,10 @@ def test_a_runs_summary_says_that_its_figures_chose_the_weights() -> None:
     (last,) = (line for line in text.splitlines() if "last" in line)
     assert last.strip() == "last, epoch 9, in last.safetensors: clean 75.0%, PGD-10 12.5% (averaged weights)"
     alone = record.compression.model_copy(update={"params_ratio": None, "macs_ratio": None})
+    skipping = record.model_copy(update={"cost": record.cost.model_copy(update={"skipped": 3})})
+    assert "left out" not in text and "10 steps, of which 3 were not finite and left out, in" in printed(
+        run_summary(skipping)
+    )
     assert "teacher" not in printed(run_summary(record.model_copy(update={"compression": alone})))
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcompress.engine import exact
+from kdcompress.errors import TrainingError
 from kdcompress.progress import Listener
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
@@ -86,14 +87,15 @@ def test_where_memory_runs_out_parts_are_halved_until_they_fit_and_stay_so() -> 
     found = [weight.grad for weight in model.parameters()]
     expected, _ = gradients(network(), None, [])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
-    assert sum("out of memory" in note for note in notes) == 2 and "5 parts" in notes[-1]
+    told = "out of memory: the batch is taken again in smaller parts; --iga-micro-batch 2 asks for them from the start"
+    assert sum("out of memory" in note for note in notes) == 2 and "5 parts" in notes[-1] and told in notes
     before = len(notes)
     backward(batch(), WEIGHTS)
     assert len(notes) == before
 
 
-def test_where_not_even_two_images_fit_the_error_comes_through() -> None:
-    with pytest.raises(torch.OutOfMemoryError):
+def test_where_not_even_two_images_fit_the_run_ends_with_what_was_tried() -> None:
+    with pytest.raises(TrainingError, match="out of memory, even with 2 images at a time; use a smaller --image-size"):
         Backward(network(), short_of_memory(0), "float32", Listener())(batch(), WEIGHTS)
 
 

@@ -12,6 +12,7 @@ from kdcompress.errors import TrainingError
 from kdcompress.progress import Epoch, Listener, Step, Validation
 from kdcompress.settings import RunSettings
 from kdcompress.training.batches import Batches
+from kdcompress.training.finite import PATIENCE
 from kdcompress.training.loop import READ_EVERY, VALIDATIONS, Fitted, fit
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.recipes.recipe import Weights
@@ -300,23 +301,100 @@ def test_runs_of_few_steps_end_well(steps: int) -> None:
     assert all(torch.isfinite(value).all() for value in fitted.best.model.parameters())
 
 
+def poisoned(*steps: int, value: float = math.nan) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
+    """The same batches, with labels that are not finite at some steps (from 0; three an epoch)."""
+
+    def of(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for at, (x, y) in enumerate(batches(epoch)):
+            yield x, torch.full_like(y, value) if 3 * (epoch - 1) + at in steps else y
+
+    return of
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_ends_the_run_with_the_epoch_the_terms_and_advice(value: float) -> None:
-    recipe = Recipe(lambda net, weights, x, y: {"square": net(x)[:, 0] * value}, lambda step, steps: {"square": 1.0})
+def test_a_batch_that_is_not_finite_leaves_no_trace_but_in_the_schedule(value: float) -> None:
+    def net() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+
+    wanted, bad = net(), (1, 5)
+    optimizer = torch.optim.AdamW(wanted.parameters(), lr=0.1, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=9)
+    average = ModelEmaV3(wanted, decay=0.9, use_warmup=True)
+    for step in range(9):
+        if step not in bad:
+            x, y = list(batches(step // 3 + 1))[step % 3]
+            optimizer.zero_grad()
+            (wanted(x)[:, 0] - y).square().mean().backward()
+            optimizer.step()
+            average.update(wanted, step=step + 1)
+        schedule.step()
+    notes: list[str] = []
+    seen: list[dict[str, Tensor]] = []
+
+    def score(model: nn.Module) -> Validation:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return Validation(0.5, 0.5, 10)
+
+    found = run_fit(
+        model=net(), epochs=3, data=poisoned(*bad, value=value), validate=score, listener=Listener(note=notes.append)
+    )
+    for kept, by_hand in ((seen[-2], average.module), (seen[-1], wanted)):
+        for name, tensor in by_hand.state_dict().items():
+            assert torch.equal(kept[name], tensor), name
+    assert [epoch.skipped for epoch in found.history] == [1, 1, 0]
+    assert all(math.isfinite(epoch.loss) for epoch in found.history)
+    assert [note.split(":")[0] for note in notes] == ["step 2 is left out", "step 6 is left out"]
+
+
+def test_the_count_of_steps_in_a_row_begins_anew_after_a_good_one() -> None:
+    def nine_of_twelve_then_one(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for at in range(12):
+            yield torch.ones(2, 2), torch.full((2,), math.nan if 1 <= at < PATIENCE or at == 11 else 0.0)
+
+    fitted = run_fit(data=nine_of_twelve_then_one, steps=12)
+    assert [epoch.skipped for epoch in fitted.history] == [10, 10]
+
+
+def test_ten_steps_in_a_row_are_too_many() -> None:
+    def bad(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for at in range(12):
+            yield torch.ones(2, 2), torch.full((2,), math.nan if at else 0.0)
+
+    with pytest.raises(TrainingError, match="10 steps in a row, up to step 11 in epoch 1"):
+        run_fit(data=bad, steps=12)
+
+
+def test_a_network_that_has_diverged_ends_the_run_with_the_terms_and_advice() -> None:
     with pytest.raises(TrainingError) as caught:
-        run_fit(recipe)
+        run_fit(epochs=6, data=poisoned(*range(4, 18)))
     message = str(caught.value)
-    assert all(part in message for part in ("finite", "epoch 1", "square", "--lr")) and "\n" not in message
+    assert all(
+        part in message for part in ("finite", "3 steps in a row, up to step 7 in epoch 3", "square nan", "--lr")
+    )
+    assert "\n" not in message
 
 
-def test_weights_that_are_not_finite_end_the_run_even_where_every_loss_was() -> None:
-    # The last step's gradient is infinite (the square root at zero), its loss is not.
+def test_a_gradient_that_is_not_finite_is_as_bad_as_a_loss() -> None:
+    # The square root at zero: an infinite gradient of a loss that is finite.
     def terms(net: nn.Module, weights: Weights, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         return {"root": (net(x)[:, 0] * 0).sqrt()}
 
+    with pytest.raises(TrainingError, match="3 steps in a row"):
+        run_fit(Recipe(terms, lambda step, steps: {"root": 1.0}), epochs=1)
+
+
+def test_weights_that_are_not_finite_end_the_run_even_where_every_loss_and_gradient_was() -> None:
     with pytest.raises(TrainingError, match="weights must stay finite"):
         run_fit(
-            Recipe(terms, lambda step, steps: {"root": 1.0}), epochs=1, steps=1, data=lambda e: iter([next(batches(e))])
+            epochs=1,
+            lr=3e38,
+            optimizer="sgd",
+            momentum=0.0,
+            weight_decay=0.0,
+            schedule="step",
+            steps=1,
+            data=lambda epoch: iter([(100 * torch.ones(4, 2), torch.zeros(4))]),
         )
 
 

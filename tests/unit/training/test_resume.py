@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
-from kdcompress.errors import Stopped, UsageError
+from kdcompress.data import loading
+from kdcompress.errors import Stopped, TrainingError, UsageError
 from kdcompress.progress import Listener, Step
-from kdcompress.settings import CacheSettings, DistillSettings, LossSettings, TrainSettings
+from kdcompress.settings import CacheSettings, DataSettings, DistillSettings, LossSettings, TrainSettings
 from kdcompress.training import checkpoints, network
 from kdcompress.training.checkpoints import unfinished
+from kdcompress.training.finite import Finite
 from kdcompress.training.run_record import RunRecord
 from kdcompress.training.runs import distill, train
 from kdcompress.training.stopping import gently
@@ -103,6 +107,37 @@ def test_killed_at_every_step_it_ends_with_the_weights_and_metrics_of_a_run_that
     assert lines(out) == lines(tmp_path / "whole")
     assert resumed.selected == whole.selected and resumed.cost.steps == whole.cost.steps
     assert not folder_of(out).exists()
+
+
+def test_steps_that_were_left_out_are_left_out_again(
+    distilling: Distilling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Finite, "holds", lambda self, loss: int(float(loss) * 1e5) % 4 > 0)
+    settings, out = distilling(LossSettings(iga_mode="exact"), epochs=3, checkpoint_every=EVERY_STEP), tmp_path / "run"
+    whole = go(settings, tmp_path / "whole")
+    assert 0 < sum(line["skipped"] for line in lines(tmp_path / "whole")) < whole.cost.steps
+    for step in range(2, whole.cost.steps + 1):
+        with pytest.raises(Killed):
+            go(settings, out, resume=True, listener=killing(step))
+    assert go(settings, out, resume=True).sha256 == whole.sha256
+    assert lines(out) == lines(tmp_path / "whole")
+
+
+def test_a_batch_that_ends_the_run_is_kept_for_whoever_looks_into_it(
+    distilling: Distilling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, out = distilling(LossSettings(iga_mode="exact"), epochs=12), tmp_path / "run"
+    asked: list[float] = []
+    monkeypatch.setattr(Finite, "holds", lambda self, loss: asked.append(float(loss)) or len(asked) < 3)
+    with pytest.raises(TrainingError, match=r"the batch and the weights are in .*run\.unfinished/failed-step"):
+        distill(settings, out)
+    kept = load_file(folder_of(out) / "failed-step.safetensors")
+    x, y = kept["batch/0"], kept["batch/1"]
+    assert x.dim() == 4 and len(x) == len(y) == settings.run.batch_size and x.min() >= 0 and x.max() <= 1
+    assert any(name.startswith("model/") for name in kept)
+    monkeypatch.undo()
+    distill(settings, out)  # nothing to go on with, so it begins, and tidies up
+    assert out.is_dir() and not folder_of(out).exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -282,3 +317,23 @@ def test_begun_elsewhere_is_said(stopped: tuple[DistillSettings, Path], monkeypa
     notes: list[str] = []
     distill(settings, out, resume=True, listener=Listener(note=notes.append))
     assert any("resumed on" in note and "torch 9.9" in note and "last bits" in note for note in notes)
+
+
+def test_images_that_cannot_be_read_are_left_out_counted_and_remembered(
+    distilling: Distilling, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled = tmp_path / "thirds"
+    shutil.copytree(folder, spoiled)
+    monkeypatch.setattr(loading, "MEMORY_LIMIT", 0)  # so that they are found on the way
+    settings = distilling(LossSettings(iga_mode="exact"), epochs=3, checkpoint_every=EVERY_STEP)
+    data = DataSettings(data=str(spoiled), skip_corrupt=True)
+    settings, out = settings.model_copy(update={"data": data}), tmp_path / "run"
+    (spoiled / "train" / "1" / "4.png").write_bytes(b"damaged")
+    notes: list[str] = []
+    whole = go(settings, tmp_path / "whole", listener=Listener(note=notes.append))
+    assert whole.data["damaged"] == 1 and sum("1/4.png" in note for note in notes) == 1
+    for step in range(2, whole.cost.steps + 1):
+        with pytest.raises(Killed):
+            go(settings, out, resume=True, listener=killing(step))
+    resumed = go(settings, out, resume=True)
+    assert (resumed.sha256, resumed.data) == (whole.sha256, whole.data)
