@@ -30,7 +30,10 @@ _SMALL = 128 * 128  # pixels of an image that costs Python more than it costs th
 _PEEKED = 16  # images of a split whose headers are read first
 _GREY_MODES = frozenset({"1", "L"})
 # What PIL raises for files that are damaged in one way or another.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError),
+    MemoryError,  # a header that claims to be of a huge image
+)
 
 
 def common_size(

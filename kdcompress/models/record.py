@@ -1,8 +1,11 @@
 """What a model file must say so that the network can be rebuilt from it alone."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+Rows = Annotated[int, Field(ge=0, le=64)]
+"""Patches are at most 64 pixels wide, and a pad is smaller."""
 
 
 class Change(BaseModel):
@@ -18,7 +21,7 @@ class Change(BaseModel):
 
     module: str
     action: Literal["stride 1", "stride 2", "stride 4", "stride 8", "stride 16", "removed"]
-    pad: tuple[int, int] = (0, 0)
+    pad: tuple[Rows, Rows] = (0, 0)
 
 
 class ModelRecord(BaseModel):

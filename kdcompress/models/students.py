@@ -74,7 +74,7 @@ def build_student(record: ModelRecord) -> nn.Module:
     """The bare network that `record` describes, with fresh weights.
 
     Raises:
-        UsageError: if timm does not know the name or an argument.
+        UsageError: if timm does not know the name or an argument; if a change names a module that is not there.
     """
     channels = record.input_size[0]
     kwargs = as_python_value(record.args)
@@ -82,9 +82,14 @@ def build_student(record: ModelRecord) -> nn.Module:
         network: nn.Module = timm.create_model(
             record.arch, pretrained=False, num_classes=len(record.classes), in_chans=channels, **kwargs
         )
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(_why_not_built(record, error)) from error
-    apply_changes(network, record.changes)
+    try:
+        apply_changes(network, record.changes)
+    except AttributeError as error:
+        raise UsageError(f"{record.arch} cannot be changed as it says: {one_line(error)}") from error
     return network
 
 

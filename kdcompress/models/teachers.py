@@ -28,6 +28,7 @@ from kdcompress.models.normalised import NormalisedModel
 from kdcompress.models.record import ModelRecord
 from kdcompress.models.states import is_average, unwrap_keys
 from kdcompress.models.students import build_student
+from kdcompress.models.within import within
 from kdcompress.settings import ModelFile
 
 Size = tuple[int, int, int]
@@ -157,12 +158,14 @@ def _from_record(
             f"{path}: says that it is {record.arch} with its arguments; leave out {flags.arch}, {flags.arg}"
         )
     try:
-        if record.source == "layout":
-            return record, build_layout(record.arch, as_python_value(record.args))
-        # Names with a colon and timm's own loading arguments would fetch or open other files.
-        if not timm.is_model(record.arch) or RESERVED & set(record.args):
-            raise UsageError(f"expected a timm model, found {record.arch} with {', '.join(record.args) or 'nothing'}")
-        return record, build_student(record)
+        with within(checkpoint.state):
+            if record.source == "layout":
+                return record, build_layout(record.arch, as_python_value(record.args))
+            # Names with a colon and timm's own loading arguments would fetch or open other files.
+            if not timm.is_model(record.arch) or RESERVED & set(record.args):
+                told = ", ".join(record.args) or "nothing"
+                raise UsageError(f"expected a timm model, found {record.arch} with {told}")
+            return record, build_student(record)
     except UsageError as error:
         raise CheckpointError(f"{path}: its record cannot be followed: {error}") from error
 

@@ -1,3 +1,4 @@
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -382,15 +383,22 @@ def test_a_function_named_only_by_the_file_is_never_started(tmp_path: Path, fact
         ({"args": {"checkpoint_path": "/etc/passwd"}}, "with checkpoint_path"),
         ({"args": {"layerz": 1}}, "layerz"),
         ({"source": "layout", "arch": "no_layout"}, "no_layout"),
+        ({"args": {"layers": (1, 1, 1, 10**9), "channels": (4, 4, 6, 8)}}, "far more (tensors|modules) than the"),
+        ({"args": {"layers": (1, 1, 1, 1), "channels": (4, 4, 6, 3000)}}, "far more numbers than the"),
+        ({"source": "layout", "arch": "cifar_resnet", "args": {"layers": [10**9]}}, "far more numbers"),
+        ({"changes": ({"module": "no.such", "action": "removed", "pad": (0, 0)},)}, "resnet18 cannot be changed"),
+        ({"changes": ({"module": "fc", "action": "stride 2", "pad": (0, 0)},)}, "resnet18 cannot be changed"),
     ],
 )
-def test_a_record_cannot_make_timm_open_other_files(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_a_record_cannot_make_timm_open_other_files_or_fill_the_memory(
+    tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
     args = {"layers": (1, 1, 1, 1), "channels": (4, 4, 6, 8)}
     model, record = create_student("resnet18", args, classes="ab", input_size=(3, 16, 16), mean=(0.5,), std=(0.5,))
     path = tmp_path / "s.safetensors"
-    record = record.model_copy(update=change)
+    said = json.dumps(record.model_dump(mode="json") | change)
     state = dict(model.network.state_dict())
-    safetensors.torch.save_file(state, path, metadata={"kdcompress": record.model_dump_json()})
+    safetensors.torch.save_file(state, path, metadata={"kdcompress": said})
     with pytest.raises(CheckpointError, match=f"record cannot be followed: .*{told}"):
         load_model(path)
 
