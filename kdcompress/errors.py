@@ -70,6 +70,10 @@ class TrainingError(KdcompressError):
     """Training cannot go on: the loss stopped being finite."""
 
 
+class PeerError(KdcompressError):
+    """Another process of a job on several has ended; what it says tells why."""
+
+
 class ReportError(KdcompressError):
     """A report cannot be read, or is not one."""
 

@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import CACHE, STUDENT, TEACHER, Format, default
-from kdcompress.cli.output import emit, stderr
+from kdcompress.cli.output import emit, speaks, stderr
 from kdcompress.settings import (
     CacheSettings,
     DataSettings,
@@ -75,6 +75,7 @@ def distill(
     augment: options.Augment = default(RunSettings, "augment"),
     precision: options.Precision = default(RunSettings, "precision"),
     noise_sigma: options.NoiseSigma = default(RunSettings, "noise_sigma"),
+    sync_batchnorm: options.SyncBatchnorm = False,
     seed: options.Seed = default(RunSettings, "seed"),
     device: options.Device = default(RunSettings, "device"),
     cache_teacher: Annotated[
@@ -159,6 +160,7 @@ def distill(
                 augment=augment,
                 precision=precision,
                 noise_sigma=noise_sigma,
+                sync_batchnorm=sync_batchnorm,
                 seed=seed,
                 device=device,
                 checkpoint_every=checkpoint_every,
@@ -171,4 +173,5 @@ def distill(
 
         with listening(stderr()) as listener:
             record = runs.distill(settings, out, overwrite=overwrite, resume=resume, listener=listener)
-        emit(record.model_dump_json(indent=2), run_summary(record), format)
+        if speaks():
+            emit(record.model_dump_json(indent=2), run_summary(record), format)

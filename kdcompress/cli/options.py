@@ -48,6 +48,14 @@ ImageSize = Annotated[
 TrainImages = Annotated[
     int | None, typer.Option(help="Train on so many images, balanced by class. Default: all.", rich_help_panel=DATA)
 ]
+SyncBatchnorm = Annotated[
+    bool,
+    typer.Option(
+        "--sync-batchnorm",
+        help="Under torchrun: BatchNorm's statistics over all processes' images.",
+        rich_help_panel=TRAINING,
+    ),
+]
 SkipCorrupt = Annotated[
     bool,
     typer.Option(

@@ -38,6 +38,11 @@ def deliver(json: str, table: RenderableType, form: Format, files: Mapping[Path 
         raise UsageError(f"{'; '.join(failed)}; the result stands {stands}")
 
 
+def speaks() -> bool:
+    """Whether this process prints the result: one of those that torchrun starts."""
+    return os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
+
+
 def emit(json: str, table: RenderableType, form: Format) -> None:
     """The result on stdout: JSON and nothing else, or the table."""
     from kdcompress.render.console import show

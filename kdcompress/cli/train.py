@@ -7,7 +7,7 @@ import typer
 from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import TRAINING, Format, default
-from kdcompress.cli.output import emit, stderr
+from kdcompress.cli.output import emit, speaks, stderr
 from kdcompress.settings import DataSettings, RunSettings, ThreatSettings, TrainSettings
 
 
@@ -52,6 +52,7 @@ def train(
     augment: options.Augment = default(RunSettings, "augment"),
     precision: options.Precision = default(RunSettings, "precision"),
     noise_sigma: options.NoiseSigma = default(RunSettings, "noise_sigma"),
+    sync_batchnorm: options.SyncBatchnorm = False,
     seed: options.Seed = default(RunSettings, "seed"),
     device: options.Device = default(RunSettings, "device"),
     checkpoint_every: options.CheckpointEvery = default(RunSettings, "checkpoint_every"),
@@ -96,6 +97,7 @@ def train(
                 augment=augment,
                 precision=precision,
                 noise_sigma=noise_sigma,
+                sync_batchnorm=sync_batchnorm,
                 seed=seed,
                 device=device,
                 checkpoint_every=checkpoint_every,
@@ -107,4 +109,5 @@ def train(
 
         with listening(stderr()) as listener:
             record = runs.train(settings, out, overwrite=overwrite, resume=resume, listener=listener)
-        emit(record.model_dump_json(indent=2), run_summary(record), format)
+        if speaks():
+            emit(record.model_dump_json(indent=2), run_summary(record), format)

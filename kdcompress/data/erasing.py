@@ -5,9 +5,12 @@ versions draw one rectangle a batch (torchvision) or loop over its images in Pyt
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
+
+from kdcompress.seats import own_rows
 
 TRIES = 10
 """Rectangles drawn for an image until one fits, as in torchvision."""
@@ -26,7 +29,7 @@ def cutout(inputs: Tensor, *, generator: Generator) -> Tensor:
     """
     B, _, H, W = inputs.shape
     side = max(H // 2, 1)
-    top, left = (torch.randint(size, (B,), generator=generator) - side // 2 for size in (H, W))
+    top, left = (own_rows(partial(_below, size, generator), B) - side // 2 for size in (H, W))
     return _erased(inputs, top, left, torch.tensor(side), torch.tensor(side))
 
 
@@ -37,19 +40,28 @@ def random_erasing(inputs: Tensor, *, generator: Generator, p: float = 0.5) -> T
     inside the image, log-uniform aspect ratios.
     """
     B, _, H, W = inputs.shape
-    applied = torch.rand(B, generator=generator) < p
-    area = H * W * torch.empty(TRIES, B).uniform_(0.02, 0.33, generator=generator)
-    aspect = torch.empty(TRIES, B).uniform_(math.log(0.3), math.log(3.3), generator=generator).exp()
+
+    def between(low: float, high: float) -> Tensor:
+        return own_rows(lambda B: torch.empty(TRIES, B).uniform_(low, high, generator=generator), B, dim=1)
+
+    def share() -> Tensor:
+        return own_rows(lambda B: torch.rand(B, generator=generator), B)
+
+    applied = share() < p
+    area = H * W * between(0.02, 0.33)
+    aspect = between(math.log(0.3), math.log(3.3)).exp()
     heights, widths = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     fits = (heights < H) & (widths < W)
     first = fits.int().argmax(0, keepdim=True)  # the first that fits
     height, width = (
         sizes.gather(0, first)[0] * (applied & fits.any(0)) for sizes in (heights, widths)
     )  # 0 x 0 where nothing is erased
-    top, left = (
-        (torch.rand(B, generator=generator) * (size - taken + 1)).floor() for size, taken in ((H, height), (W, width))
-    )
+    top, left = ((share() * (size - taken + 1)).floor() for size, taken in ((H, height), (W, width)))
     return _erased(inputs, top, left, height, width)
+
+
+def _below(size: int, generator: Generator, B: int) -> Tensor:
+    return torch.randint(size, (B,), generator=generator)
 
 
 def _erased(inputs: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from kdcompress.data.erasing import random_erasing
 from kdcompress.data.views import augment
+from kdcompress.seats import own_rows
 
 SHIFT = 10 / 32
 """Of the side of an image, what CropShift takes off at most, both directions together."""
@@ -68,7 +69,7 @@ def crop_shift(inputs: Tensor, *, generator: Generator) -> Tensor:
     B, C, H, W = inputs.shape
 
     def up_to(most: Tensor) -> Tensor:
-        return (torch.rand(B, generator=generator) * (most + 1)).long()
+        return (own_rows(lambda B: torch.rand(B, generator=generator), B) * (most + 1)).long()
 
     s = up_to(torch.full((B,), round(SHIFT * min(H, W))))
     rows_off = up_to(s)
@@ -87,10 +88,10 @@ def crop_shift(inputs: Tensor, *, generator: Generator) -> Tensor:
 def color_or_shape(inputs: Tensor, *, generator: Generator) -> Tensor:
     """One of `KINDS` for each image, of a strength of its own: what their code calls colour-biased."""
     B = len(inputs)
-    kinds = torch.randint(len(KINDS), (B,), generator=generator)
-    strength = torch.rand(B, generator=generator)
-    sign = torch.randint(2, (B,), generator=generator) * 2 - 1
-    across = torch.randint(2, (B,), generator=generator).bool()
+    kinds = own_rows(lambda B: torch.randint(len(KINDS), (B,), generator=generator), B)
+    strength = own_rows(lambda B: torch.rand(B, generator=generator), B)
+    sign = own_rows(lambda B: torch.randint(2, (B,), generator=generator), B) * 2 - 1
+    across = own_rows(lambda B: torch.randint(2, (B,), generator=generator), B).bool()
     views = inputs.clone()
     for number, kind in enumerate(KINDS):
         chosen = (kinds == number).nonzero()[:, 0]

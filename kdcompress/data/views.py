@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdcompress.seats import own_rows
+
 
 def augment(inputs: Tensor, *, generator: torch.Generator, flips: bool, crop_padding: int) -> Tensor:
     """Each image padded with zeros, cropped at random to its own size, and flipped left to right with probability 1/2.
@@ -30,10 +32,10 @@ def augment(inputs: Tensor, *, generator: torch.Generator, flips: bool, crop_pad
     B, C, H, W = inputs.shape
     rows, columns = torch.arange(H).expand(B, H), torch.arange(W).expand(B, W)
     if flips:
-        flipped = torch.randint(2, (B, 1), generator=generator).bool()
+        flipped = own_rows(lambda B: torch.randint(2, (B, 1), generator=generator), B).bool()
         columns = torch.where(flipped, W - 1 - columns, columns)
     if crop_padding:
-        shift = torch.randint(2 * crop_padding + 1, (2, B, 1), generator=generator)
+        shift = own_rows(lambda B: torch.randint(2 * crop_padding + 1, (2, B, 1), generator=generator), B, dim=1)
         rows, columns = rows + shift[0], columns + shift[1]
         inputs = F.pad(inputs, [crop_padding] * 4)
     # One flat index an image, shared by its channels.

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from kdcompress.maths.losses import aligned_objective
 from kdcompress.maths.norms import full_precision
 from kdcompress.maths.second_order import ACTIVATIONS, Stage, activation, batch_norm, convolution, layer_norm
+from kdcompress.maths.synced import is_synced
 
 
 def input_gradient(logits: Tensor, inputs: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
@@ -126,7 +127,7 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    if not training or input.numel() <= input.shape[1] or input.device.type not in _DEVICES:
+    if not training or input.numel() <= input.shape[1] or input.device.type not in _DEVICES or is_synced():
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return batch_norm(stage, input, running_mean, running_var, weight, bias, momentum, eps)
 

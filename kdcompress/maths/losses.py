@@ -3,11 +3,14 @@
 Source: "How and When Adversarial Robustness Transfers in Knowledge Distillation?" (2021), arXiv:2110.12072, appendix.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from kdcompress.maths.norms import flat_norm, full_precision
+from kdcompress.seats import own_rows
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -53,7 +56,8 @@ def logit_directions(count: int, classes: int, generator: Generator, device: tor
     Eq. 14 leaves K - 2 directions of the Jacobian difference free that matter; the common shift does not matter, since
     softmax ignores it. Aligned in expectation over v, all of them are.
     """
-    v = torch.randn(count, classes, generator=generator, device=generator.device)
+    how: Any = {"generator": generator, "device": generator.device}
+    v = own_rows(lambda B: torch.randn(B, classes, **how), count)
     v = v - v.mean(1, keepdim=True)
     return (v / flat_norm(v, 2)[:, None]).to(device)
 

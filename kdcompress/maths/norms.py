@@ -1,10 +1,12 @@
 """Vector norms an example, their duals, and the geometry of the ball."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from kdcompress.seats import own_rows
 from kdcompress.threat import Norm, ThreatModel
 
 
@@ -97,21 +99,24 @@ def uniform_in_ball(like: Tensor, threat: ThreatModel, generator: Generator) -> 
     Drawn on the generator's device, so that a CPU generator gives every device the same noise.
     L2: a Gaussian direction times eps U^(1/D) (Muller 1959). L1: D of D + 1 exponentials over their sum, with signs.
     """
-    shape, device = like.shape, generator.device
-    if threat.norm == "Linf":
-        noise = torch.rand(shape, generator=generator, device=device).mul_(2).sub_(1).mul_(threat.eps)
-    elif threat.norm == "L2":
-        direction = steepest(torch.randn(shape, generator=generator, device=device), "L2")
-        radius = torch.rand(shape[0], generator=generator, device=device) ** (1 / shape[1:].numel())
-        noise = direction * (threat.eps * radius).view(-1, *[1] * (len(shape) - 1))
-    else:
-        rows = (shape[0], shape[1:].numel())
-        signs = torch.randint(0, 2, rows, generator=generator, device=device) * 2 - 1
-        e = torch.empty((rows[0], rows[1] + 1), device=device).exponential_(generator=generator)
-        noise = (threat.eps * signs * e[:, :-1] / e.sum(1, keepdim=True)).view(shape)
-    return noise.to(like.device)
+    shape, D = like.shape[1:], like.shape[1:].numel()
+    how: Any = {"generator": generator, "device": generator.device}
+
+    def drawn(B: int) -> Tensor:
+        if threat.norm == "Linf":
+            return torch.rand((B, *shape), **how).mul_(2).sub_(1).mul_(threat.eps)
+        if threat.norm == "L2":
+            direction = steepest(torch.randn((B, *shape), **how), "L2")
+            radius = torch.rand(B, **how) ** (1 / D)
+            return direction * (threat.eps * radius).view(-1, *[1] * len(shape))
+        signs = torch.randint(0, 2, (B, D), **how) * 2 - 1
+        e = torch.empty((B, D + 1), device=generator.device).exponential_(generator=generator)
+        return (threat.eps * signs * e[:, :-1] / e.sum(1, keepdim=True)).view(B, *shape)
+
+    return own_rows(drawn, len(like)).to(like.device)
 
 
 def gaussian(like: Tensor, sigma: float, generator: Generator) -> Tensor:
     """N(0, sigma^2) for every entry of `like`, (B, ...); drawn on the generator's device."""
-    return sigma * torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)
+    how: Any = {"generator": generator, "device": generator.device}
+    return sigma * own_rows(lambda B: torch.randn((B, *like.shape[1:]), **how), len(like)).to(like.device)

@@ -88,7 +88,7 @@ def build_student(record: ModelRecord) -> nn.Module:
         raise UsageError(_why_not_built(record, error)) from error
     try:
         apply_changes(network, record.changes)
-    except AttributeError as error:
+    except (AttributeError, ValueError) as error:
         raise UsageError(f"{record.arch} cannot be changed as it says: {one_line(error)}") from error
     return network
 

@@ -42,6 +42,9 @@ class RunSettings(Settings):
     noise_sigma: every network sees x + N(0, sigma^2), not clipped, in place of x or of uniform noise in the ball, so
     that randomized smoothing can certify it at that sigma.
 
+    sync_batchnorm: where several processes share the batches, BatchNorm takes its statistics over the whole batch and
+    not over each process's part of it. Two messages a layer and pass.
+
     checkpoint_every: minutes between checkpoints, the most that a killed run loses; 0 leaves only that of a run that is
     stopped by a signal. It decides nothing else.
 
@@ -72,6 +75,7 @@ class RunSettings(Settings):
     device: Device = "auto"
     precision: Literal["float32", "bf16"] = "float32"
     noise_sigma: NonNegative = 0.0
+    sync_batchnorm: bool = False
     checkpoint_every: NonNegative = 10.0
 
     @model_validator(mode="before")

@@ -9,10 +9,13 @@ from torch import Generator, Tensor
 
 from kdcompress.data import Data, augment, cutout, epoch_order, idbh
 from kdcompress.devices import LAYOUT
+from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
-from kdcompress.settings import RunSettings
+from kdcompress.seats import own_part
+from kdcompress.settings import DataSettings, RunSettings
 from kdcompress.training.backward import Batch
 from kdcompress.training.ingredients import training_split
+from kdcompress.training.processes import Processes
 
 
 class Chance(Protocol):
@@ -72,6 +75,19 @@ def batch_size(data: Data, run: RunSettings) -> int:
     return min(run.batch_size, len(training_split(data)))
 
 
+def refuse_uneven(data: Data, run: RunSettings, asked: DataSettings, processes: Processes) -> None:
+    """Every process has as many images of a batch as the others.
+
+    Raises:
+        UsageError: if that cannot be.
+    """
+    B = batch_size(data, run)
+    if B % processes.count != 0:
+        raise UsageError(f"--batch-size must be a multiple of the {processes.count} processes, got {B}")
+    if processes.count > 1 and asked.skip_corrupt and not isinstance(training_split(data).pixels, Tensor):
+        raise UsageError("--skip-corrupt needs images that fit into memory where several processes share the batches")
+
+
 def random_views(pixels: Tensor, data: Data, run: RunSettings, draws: Generator) -> Tensor:
     """One random view of each image (B, C, H, W), as `--augment` says."""
     if run.augment == "idbh":
@@ -83,13 +99,20 @@ def random_views(pixels: Tensor, data: Data, run: RunSettings, draws: Generator)
 
 
 def fresh_batches(data: Data, run: RunSettings, device: torch.device, purpose: str = "") -> Batches:
-    """Another order and other views in every epoch, drawn for a purpose of their own where one is named."""
+    """Another order and other views in every epoch, drawn for a purpose of their own where one is named.
+
+    A process that shares the batches with others reads its own part of each.
+    """
     images, B = training_split(data), batch_size(data, run)
     order = Order(len(images), B, generator(run.seed, f"{purpose}order"))
     draws = generator(run.seed, f"{purpose}views")
 
     def of(epoch: int, skip: int) -> Iterator[Batch]:
-        for pixels, y in images.batches(B, device=device, order=order.next_epoch(skip), drop_last=True):
+        left = order.next_epoch(skip)
+        own = [own_part(batch) for batch in left[: len(left) // B * B].view(-1, B)]
+        if not own:
+            return
+        for pixels, y in images.batches(len(own[0]), device=device, order=torch.cat(own)):
             yield random_views(pixels, data, run, draws).contiguous(memory_format=LAYOUT), y
 
     return Batches(of, {"order": order, "views": draws})

@@ -23,6 +23,7 @@ from kdcompress.errors import UsageError
 from kdcompress.files import write_whole
 from kdcompress.progress import Listener
 from kdcompress.training.backward import Batch
+from kdcompress.training.processes import ALONE, Processes
 from kdcompress.training.state import Facts, Snapshot
 
 KEPT = 2
@@ -133,19 +134,42 @@ class Checkpoints:
         return None
 
 
+class Follower(Checkpoints):
+    """Of a process that does not lead: it knows what is gone on from, and leaves files alone."""
+
+    def after_step(self, take: Callable[[], Snapshot]) -> None:
+        """Nothing."""
+
+    def write(self, now: Snapshot) -> bool:
+        """Nothing; the leader says whether there is one."""
+        return False
+
+    def leave_failed(self, now: Snapshot, batch: Batch) -> Path | None:
+        """Nothing."""
+        return None
+
+
 @contextmanager
-def unfinished(out: Path, *, resume: bool, overwrite: bool, every: float, listener: Listener) -> Iterator[Checkpoints]:
+def unfinished(
+    out: Path, *, resume: bool, overwrite: bool, every: float, listener: Listener, processes: Processes = ALONE
+) -> Iterator[Checkpoints]:
     """The checkpoints of the run that `out` will hold.
 
     Their folder goes when the block ends, or fails before there is one. A batch that failed stays.
 
     Args:
         every: seconds between checkpoints; 0 for none but that of a run that is stopped.
+        processes: of which the leader alone reads and writes.
 
     Raises:
         UsageError: if another run is at work for `out`; if an unfinished one would be lost.
     """
     folder = out.resolve().with_name(out.resolve().name + ".unfinished")
+    if not processes.leads:
+        follower = Follower(folder, 0.0, listener)
+        follower.found = processes.from_leader(None)
+        yield follower
+        return
     made = _make(folder, out)
     lock = FileLock(folder / "lock")
     try:
@@ -166,6 +190,7 @@ def unfinished(out: Path, *, resume: bool, overwrite: bool, every: float, listen
             checkpoints.found = checkpoints.read()
             if checkpoints.found is None:
                 listener.note(f"--resume: nothing to go on with in {folder}: the run starts anew")
+        processes.from_leader(checkpoints.found)
         yield checkpoints
         ended = True
     finally:

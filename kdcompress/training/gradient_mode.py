@@ -10,6 +10,7 @@ from torch import nn
 from kdcompress.data import Data
 from kdcompress.devices import LAYOUT, device_name, out_of_memory
 from kdcompress.engine import Alignment, Choice, Mode, choose
+from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings
@@ -17,6 +18,7 @@ from kdcompress.training.backward import parts_of
 from kdcompress.training.batches import random_views
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.lessons import lesson, noisy
+from kdcompress.training.processes import ALONE, Processes
 from kdcompress.training.run_record import RunRecord
 from kdcompress.versions import versions
 
@@ -29,14 +31,41 @@ def chosen_alignment(
     device: torch.device,
     earlier: Mode | None,
     listener: Listener,
+    processes: Processes = ALONE,
 ) -> tuple[Alignment, Choice]:
     """The alignment, and what was seen of it on one batch like those of training. Where memory runs out, on less.
 
     Args:
         earlier: what a run before this one found, or this one before it was stopped.
+        processes: the leader chooses for all.
+
+    Raises:
+        UsageError: if compiled code is asked for with statistics over all processes, which it would not see.
     """
+    if settings.run.sync_batchnorm and processes.count > 1:
+        if settings.loss.iga_mode == "compiled":
+            raise UsageError("--iga-mode compiled has no statistics over all processes; leave --sync-batchnorm out")
+        earlier = "exact" if settings.loss.iga_mode == "auto" else earlier
+    if not processes.leads:
+        earlier = processes.from_leader(earlier)
+    align, choice = _tried(student, teacher, settings, data, device, earlier, listener, processes.count)
+    if processes.leads:
+        processes.from_leader(choice.mode)
+    return align, choice
+
+
+def _tried(
+    student: nn.Module,
+    teacher: nn.Module,
+    settings: DistillSettings,
+    data: Data,
+    device: torch.device,
+    earlier: Mode | None,
+    listener: Listener,
+    shared_by: int,
+) -> tuple[Alignment, Choice]:
     run, loss, images = settings.run, settings.loss, training_split(data)
-    batch = min(run.batch_size, len(images))
+    batch = min(run.batch_size, len(images)) // shared_by
     student.to(device).to(memory_format=LAYOUT).train()
     most = loss.iga_micro_batch or batch
     draws = generator(run.seed, "trial")
@@ -56,7 +85,7 @@ def chosen_alignment(
                     v[0] if v else y,
                     g_t,
                     p=1 if loss.iga_norm == "l1" else 2,
-                    steps=run.epochs * (len(images) // batch) * parts // loss.iga_every,
+                    steps=run.epochs * (len(images) // (batch * shared_by)) * parts // loss.iga_every,
                     note=listener.note,
                 )
             kept = earlier == choice.mode

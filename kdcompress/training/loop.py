@@ -4,7 +4,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from kdcompress.training.batches import Batches
 from kdcompress.training.checkpoints import Checkpoints
 from kdcompress.training.finite import PATIENCE, Finite
 from kdcompress.training.means import Means
+from kdcompress.training.processes import ALONE, Processes
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.schedules import optimizer_of, schedule_of
 from kdcompress.training.state import Candidate, Training
@@ -59,6 +60,7 @@ def fit(
     micro_batch: int | None = None,
     checkpoints: Checkpoints | None = None,
     stop: Stop | None = None,
+    processes: Processes = ALONE,
     listener: Listener = Listener(),
 ) -> Fitted:
     """Minimise the recipe's loss by the optimizer, schedule and average of `run`; keep the best weights and the last.
@@ -68,6 +70,7 @@ def fit(
         micro_batch: the most images whose graph is in memory at once; where memory runs out it is halved, and said.
         checkpoints: where the run's state is kept; one that they hold is gone on from.
         stop: heeded after every step, and by `validate`.
+        processes: that share the batches; each calls this.
 
     A step whose loss or gradient is not finite is left out, said and counted.
 
@@ -91,7 +94,9 @@ def fit(
     if checkpoints is not None and checkpoints.found is not None:
         now.restore(checkpoints.found)
         _advance(schedule, now.step)
+        processes.own_chance(run.seed + now.step)
         listener.note(f"goes on after step {now.step} of {steps}, in epoch {now.epoch}")
+    processes.start_alike(model)
     finite = Finite(model)
     started, first = time.perf_counter() - now.seconds, now.step
 
@@ -101,11 +106,13 @@ def fit(
     try:
         for epoch in range(now.epoch, run.epochs + 1):
             model.train()
-            for batch in batches(epoch, now.step - (epoch - 1) * steps_per_epoch):
+            for batch in _own(batches(epoch, now.step - (epoch - 1) * steps_per_epoch), processes):
                 weights = recipe.weights(now.step, steps)
                 optimizer.zero_grad()
                 finite.keep()
-                terms = now.backward(batch, weights)
+                with processes.seated(), processes.synced(run.sync_batchnorm):
+                    found = now.backward(batch, weights)
+                terms, is_asked = processes.agree(model, found, stop is not None and stop.signal is not None)
                 now.lr = optimizer.param_groups[0]["lr"]
                 if finite.holds(terms["loss"]):
                     optimizer.step()
@@ -119,6 +126,7 @@ def fit(
                 now.step += 1
                 if now.step == epoch * steps_per_epoch:
                     now.average.after_epoch(model, epoch / run.epochs)
+                images = processes.count * len(batch[0])
                 listener.step(
                     Step(
                         epoch=epoch,
@@ -127,14 +135,14 @@ def fit(
                         steps=steps,
                         terms=now.means.read() if now.step % READ_EVERY == 0 or now.step == steps else {},
                         weights=weights,
-                        images_per_second=(now.step - first) * len(batch[0]) / (seconds() - now.seconds),
+                        images_per_second=(now.step - first) * images / (seconds() - now.seconds),
                         seconds_left=(seconds() - now.seconds) / (now.step - first) * (steps - now.step),
                     )
                 )
                 if checkpoints is not None:
                     checkpoints.after_step(lambda: now.snapshot(seconds()))
-                if stop is not None:
-                    stop.heed()
+                if stop is not None and is_asked:
+                    stop.obey()
             candidates = _close(now, run, validate, seconds, listener)
     except Stopped as stopped:
         kept = checkpoints is not None and checkpoints.write(now.snapshot(seconds()))
@@ -146,6 +154,16 @@ def fit(
     for kept_network in (now.best, last):
         kept_network.model.eval().requires_grad_(False)
     return Fitted(now.best, last, tuple(now.history), now.step, seconds())
+
+
+def _own(batches: Iterator[Batch], processes: Processes) -> Iterator[Batch]:
+    """The batches as they are read and drawn by a process with a seat among others."""
+    while True:
+        with processes.seated():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _close(

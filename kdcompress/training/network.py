@@ -18,6 +18,7 @@ from kdcompress.training.batches import Batches, batch_size
 from kdcompress.training.checkpoints import Checkpoints
 from kdcompress.training.ingredients import told_damaged, training_split
 from kdcompress.training.loop import Fitted, fit
+from kdcompress.training.processes import ALONE, Processes
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.statistics import refreshing
 from kdcompress.training.stopping import Stop, gently
@@ -38,6 +39,7 @@ def train_network(
     listener: Listener,
     micro_batch: int | None = None,
     checkpoints: Checkpoints | None = None,
+    processes: Processes = ALONE,
 ) -> Fitted:
     """Fit on the training split; choose the epoch on the held-out slice. The test split plays no part.
 
@@ -47,7 +49,8 @@ def train_network(
     holdout = data.holdout
     assert holdout is not None  # comes with the training split
     with gently() as stop, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(run.seed)  # dropout and stochastic depth know only the global generator
+        # Dropout and stochastic depth know only the global generator.
+        torch.manual_seed(run.seed + processes.rank)
         fitted = fit(
             network.to(device).to(memory_format=LAYOUT),
             recipe,
@@ -60,6 +63,7 @@ def train_network(
             micro_batch=micro_batch,
             checkpoints=checkpoints,
             stop=stop,
+            processes=processes,
             listener=listener,
         )
     if data.damaged and not isinstance(holdout.pixels, Tensor):

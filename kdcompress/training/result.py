@@ -5,10 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kdcompress.data import Data
-from kdcompress.devices import device_name
 from kdcompress.models.checkpoints import save_model
 from kdcompress.models.cost import macs, parameter_count
 from kdcompress.models.normalised import NormalisedModel
@@ -41,13 +38,17 @@ def leave(
     overwrite: bool,
     threat: ThreatModel,
     data: Data,
-    device: torch.device,
+    device: str,
     passes: Passes,
     teacher: TeacherRecord | None = None,
     iga_weight: float | None = None,
     gradient: GradientRecord | None = None,
 ) -> RunRecord:
-    """Write both networks, their record and the metrics; the folder appears at once, or not at all."""
+    """Write both networks, their record and the metrics; the folder appears at once, or not at all.
+
+    Args:
+        device: what the run took place on, in words.
+    """
     model, last = fitted.best.model.cpu(), fitted.last.model.cpu()
     assert isinstance(model, NormalisedModel) and isinstance(last, NormalisedModel)
     with run_folder(out, overwrite=overwrite) as folder:
@@ -79,7 +80,7 @@ def leave(
             cost=Cost(
                 seconds=round(fitted.seconds, 1),
                 steps=fitted.steps,
-                device=device_name(device),
+                device=device,
                 student_passes=passes.student,
                 teacher_passes=passes.teacher,
                 skipped=sum(epoch.skipped for epoch in fitted.history),

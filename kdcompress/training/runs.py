@@ -6,14 +6,15 @@ Every file error is raised before training starts; the folder appears whole at t
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
-from kdcompress.devices import LAYOUT, resolve_device
+from kdcompress.devices import LAYOUT
 from kdcompress.engine import Choice, exact
 from kdcompress.errors import UsageError
 from kdcompress.models.cost import macs, parameter_count
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings, TrainSettings
-from kdcompress.training.batches import fresh_batches
+from kdcompress.training.batches import fresh_batches, refuse_uneven
 from kdcompress.training.checkpoints import Checkpoints, unfinished
 from kdcompress.training.folder import refuse_to_replace, refuse_used
 from kdcompress.training.gradient_mode import chosen_alignment, earlier_mode
@@ -21,6 +22,7 @@ from kdcompress.training.identity import finished, identity
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_data, training_split
 from kdcompress.training.lessons import kind_of
 from kdcompress.training.network import train_network
+from kdcompress.training.processes import Processes, joined
 from kdcompress.training.recipes import (
     Recipe,
     adversarial_training,
@@ -55,22 +57,34 @@ def distill(
         KdcompressError: if anything the run needs is missing or wrong; nothing is left behind then.
         Stopped: if a signal ended the run; it can be resumed.
     """
-    if resume and (done := finished(out, settings, listener)) is not None:
-        return done
-    refuse_used(out, overwrite=overwrite)
-    every = 60 * settings.run.checkpoint_every
-    with unfinished(out, resume=resume, overwrite=overwrite, every=every, listener=listener) as checkpoints:
-        return _distill(settings, out, overwrite, checkpoints, listener)
+    with joined(settings.run.device) as processes:
+        listener = listener if processes.leads else Listener()
+        done = finished(out, settings, listener) if resume and processes.leads else None
+        if (done := processes.from_leader(done)) is not None:
+            return done
+        if processes.leads:
+            refuse_used(out, overwrite=overwrite)
+        every = 60 * settings.run.checkpoint_every
+        with unfinished(
+            out, resume=resume, overwrite=overwrite, every=every, listener=listener, processes=processes
+        ) as checkpoints:
+            return _distill(settings, out, overwrite, checkpoints, listener, processes)
 
 
 def _distill(
-    settings: DistillSettings, out: Path, overwrite: bool, checkpoints: Checkpoints, listener: Listener
+    settings: DistillSettings,
+    out: Path,
+    overwrite: bool,
+    checkpoints: Checkpoints,
+    listener: Listener,
+    processes: Processes,
 ) -> RunRecord:
     run, loss, threat = settings.run, settings.loss, settings.threat.threat
     refuse_to_replace({"--teacher": settings.teacher.path, "--student-weights": settings.student_weights}, out)
     refuse_inside(settings.cache, out)
-    device = resolve_device(run.device)
+    device = processes.device(run.device)
     teacher, data = teacher_and_data(settings.teacher, settings.data, run, listener)
+    refuse_uneven(data, run, settings.data, processes)
     student, record = new_network(
         settings.student, settings.student_args, settings.student_stride, settings.student_weights, data, run, listener
     )
@@ -84,15 +98,16 @@ def _distill(
         D = math.prod(data.input_size)
         iga_weight = scaled_iga_weight(threat, D, norm=loss.iga_norm)
     listener.note(f"loss: {in_words(loss, iga_weight, run.noise_sigma)}")
-    batches = (
-        cached_batches(settings, teacher, data, kind_of(loss, iga_weight), device, listener)
-        if settings.cache.cache_teacher
-        else fresh_batches(data, run, device)
-    )
+    if settings.cache.cache_teacher:
+        with processes.leader_first():
+            batches = cached_batches(settings, teacher, data, kind_of(loss, iga_weight), device, listener)
+    else:
+        batches = fresh_batches(data, run, device)
     align, choice = exact(2), None
     if iga_weight > 0:
         align, choice = chosen_alignment(
-            student, f_t, settings, data, device, checkpoints.mode or earlier_mode(out, settings, device), listener
+            *(student, f_t, settings, data, device, checkpoints.mode or earlier_mode(out, settings, device)),
+            *(listener, processes),
         )
         checkpoints.about["mode"] = choice.mode
         listener.note(choice.line)
@@ -107,8 +122,10 @@ def _distill(
         noise_sigma=run.noise_sigma,
     )
     fitted = train_network(
-        student, recipe, data, batches, run, threat, device, listener, loss.iga_micro_batch, checkpoints
+        student, recipe, data, batches, run, threat, device, listener, loss.iga_micro_batch, checkpoints, processes
     )
+    if not processes.leads:
+        return cast(RunRecord, processes.from_leader(None))
     counted = passes(loss, iga_weight, differences=choice is not None and choice.mode == "finite-difference")
 
     taught = TeacherRecord(
@@ -120,7 +137,7 @@ def _distill(
         file_bytes=settings.teacher.path.stat().st_size,
         check=asdict(check),
     )
-    return leave(
+    done = leave(
         out,
         fitted,
         record,
@@ -128,12 +145,13 @@ def _distill(
         overwrite=overwrite,
         threat=threat,
         data=data,
-        device=device,
+        device=processes.told(device),
         passes=replace(counted, teacher=0.0) if settings.cache.cache_teacher else counted,
         teacher=taught,
         iga_weight=iga_weight,
         gradient=_recorded(choice),
     )
+    return processes.from_leader(done)
 
 
 def train(
@@ -148,20 +166,32 @@ def train(
 
     Args and errors as of `distill`.
     """
-    if resume and (done := finished(out, settings, listener)) is not None:
-        return done
-    refuse_used(out, overwrite=overwrite)
-    every = 60 * settings.run.checkpoint_every
-    with unfinished(out, resume=resume, overwrite=overwrite, every=every, listener=listener) as checkpoints:
-        return _train(settings, out, overwrite, checkpoints, listener)
+    with joined(settings.run.device) as processes:
+        listener = listener if processes.leads else Listener()
+        done = finished(out, settings, listener) if resume and processes.leads else None
+        if (done := processes.from_leader(done)) is not None:
+            return done
+        if processes.leads:
+            refuse_used(out, overwrite=overwrite)
+        every = 60 * settings.run.checkpoint_every
+        with unfinished(
+            out, resume=resume, overwrite=overwrite, every=every, listener=listener, processes=processes
+        ) as checkpoints:
+            return _train(settings, out, overwrite, checkpoints, listener, processes)
 
 
 def _train(
-    settings: TrainSettings, out: Path, overwrite: bool, checkpoints: Checkpoints, listener: Listener
+    settings: TrainSettings,
+    out: Path,
+    overwrite: bool,
+    checkpoints: Checkpoints,
+    listener: Listener,
+    processes: Processes,
 ) -> RunRecord:
     run, threat = settings.run, settings.threat.threat
-    device = resolve_device(run.device)
+    device = processes.device(run.device)
     data = training_data(settings.data, run, listener)
+    refuse_uneven(data, run, settings.data, processes)
     try:
         network, record = new_network(
             settings.model, settings.model_args, settings.model_stride, None, data, run, listener
@@ -171,8 +201,10 @@ def _train(
     checkpoints.begin(identity(settings, data, device))
     checkpoints.remember(data.damaged)
     recipe, batches = _without_teacher(settings), fresh_batches(data, run, device)
-    fitted = train_network(network, recipe, data, batches, run, threat, device, listener, checkpoints=checkpoints)
-    return leave(
+    fitted = train_network(network, recipe, data, batches, run, threat, device, listener, None, checkpoints, processes)
+    if not processes.leads:
+        return cast(RunRecord, processes.from_leader(None))
+    done = leave(
         out,
         fitted,
         record,
@@ -180,9 +212,10 @@ def _train(
         overwrite=overwrite,
         threat=threat,
         data=data,
-        device=device,
+        device=processes.told(device),
         passes=passes_without_teacher(settings),
     )
+    return processes.from_leader(done)
 
 
 def _without_teacher(settings: TrainSettings) -> Recipe:

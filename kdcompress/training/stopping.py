@@ -24,6 +24,14 @@ class Stop:
         if self.signal is not None:
             raise Stopped(self.signal)
 
+    def obey(self) -> None:
+        """End the run, since this process or another of the job has been asked to.
+
+        Raises:
+            Stopped: always.
+        """
+        raise Stopped(signal.SIGTERM if self.signal is None else self.signal)
+
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:  # asked again: at once, wherever the run is
             raise KeyboardInterrupt

@@ -25,6 +25,7 @@ from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
 from kdcompress.models.teachers import LoadedModel
 from kdcompress.progress import Listener
+from kdcompress.seats import own_part
 from kdcompress.settings import CacheSettings, DistillSettings
 from kdcompress.training.backward import Batch
 from kdcompress.training.batches import Batches, Order, batch_size, random_views
@@ -84,7 +85,8 @@ def cached_batches(
     def of(epoch: int, skip: int) -> Iterator[Batch]:
         view = views[(epoch - 1) % len(views)]
         left = order.next_epoch(skip)
-        for at in left[: len(left) // B * B].view(-1, B):
+        for whole in left[: len(left) // B * B].view(-1, B):
+            at = own_part(whole)
             kept = {name: tensor[rows[at]].to(device) for name, tensor in view.items()}
             x = _as_trained(kept.pop("inputs"))
             yield x, images.labels[at].to(device), *kept.values()

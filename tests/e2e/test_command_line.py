@@ -348,7 +348,7 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         *("--cache-teacher", "--cache-views", 3, "--cache-dir", "kept"),
         *("--batch-size", 7, "--lr", 0.8, "--weight-decay", 0.9, "--augment", "crop"),
         *("--schedule", "step", "--optimizer", "sgd", "--momentum", 0.3, "--average", "swa", "--swa-start", 0.6),
-        *("--noise-sigma", 0.7, "--precision", "bf16", "--seed", 12, "--device", "cpu"),
+        *("--noise-sigma", 0.7, "--precision", "bf16", "--sync-batchnorm", "--seed", 12, "--device", "cpu"),
         *("--out", tmp_path / "o", "--overwrite", "--resume", "--checkpoint-every", 2.5),
     )
     assert "enough" in ran.stderr
@@ -381,7 +381,14 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         "run": {
             **{"epochs": 6, "batch_size": 7, "lr": 0.8, "weight_decay": 0.9, "ema": None, "augment": "crop"},
             **{"schedule": "step", "optimizer": "sgd", "momentum": 0.3, "average": "swa", "swa_start": 0.6},
-            **{"seed": 12, "device": "cpu", "precision": "bf16", "noise_sigma": 0.7, "checkpoint_every": 2.5},
+            **{
+                "seed": 12,
+                "device": "cpu",
+                "precision": "bf16",
+                "noise_sigma": 0.7,
+                "checkpoint_every": 2.5,
+                "sync_batchnorm": True,
+            },
         },
     }
 

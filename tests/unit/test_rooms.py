@@ -19,6 +19,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("threat",),
     ("settings", "report", "evidence"),
     ("progress", "comparison", "certification", "reading"),
+    ("seats",),
     ("maths", "devices", "models", "data"),
     ("attacks", "bounds", "engine", "gates"),
     ("training", "evaluation"),
