@@ -351,7 +351,7 @@ def main() -> None:
     row.add_argument("--device", default="auto")
     table = commands.add_parser("table")
     for command, run in ((row, run_row), (table, print_table)):
-        command.add_argument("--rows", type=Path, default=Path("evidence-rows"))
+        command.add_argument("--rows", type=Path, default=ROOT / "examples" / "benchmarks" / "evidence")
         command.set_defaults(run=run)
     options = parser.parse_args()
     options.run(options)
