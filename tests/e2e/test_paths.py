@@ -345,7 +345,7 @@ def test_a_run_on_the_built_in_digits_needs_no_files_but_the_teachers(
     )
     ran = run("train", *network, *tiny, "--data", "digits", "--out", tmp_path / "t", "--format", "json")
     assert ran.code == 0, ran.stderr
-    assert strict(ran.stdout)["data"] == {"name": "digits", "train": 40, "holdout": 240}
+    assert strict(ran.stdout)["data"] == {"name": "digits", "train": 40, "holdout": 240, "damaged": 0}
 
 
 @pytest.mark.parametrize("mode", ["exact", "finite-difference"])

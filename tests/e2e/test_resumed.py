@@ -19,7 +19,7 @@ KILLS = int(os.environ.get("KILLS", "3"))
 SEED = int(os.environ.get("SEED", "0"))
 
 
-def training(teacher: list[str], pictures: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+def training(teacher: list[str], pictures: Path, out: Path, *more: str, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "kdcompress", "distill", *teacher, "--student", "resnet18"),
@@ -30,7 +30,7 @@ def training(teacher: list[str], pictures: Path, out: Path, *more: str) -> "subp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
@@ -95,3 +95,12 @@ def test_asked_to_end_it_writes_a_checkpoint_and_exits_as_shells_expect(
     assert process.returncode == code
     assert said.startswith("stopped after step ") and said.endswith("--resume goes on from there")
     assert int(checkpoints(out)[-1].split("-")[1]) == int(said.split()[3])
+
+
+def test_neither_locale_nor_time_zone_decides_anything(
+    teacher: list[str], pictures: Path, whole: Path, tmp_path: Path
+) -> None:
+    elsewhere = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Pacific/Apia"}
+    stdout, stderr = training(teacher, pictures, tmp_path / "run", **elsewhere).communicate(timeout=300)
+    assert json.loads(stdout)["sha256"] == json.loads((whole / "student.json").read_text())["sha256"], stderr
+    assert metrics(tmp_path / "run") == metrics(whole)
