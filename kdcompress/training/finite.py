@@ -3,8 +3,6 @@
 One such batch would end a run: an average or a BatchNorm that has seen NaN never forgets it.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +25,13 @@ class Finite:
             before.copy_(buffer)
 
     def holds(self, loss: Tensor) -> bool:
-        """Whether the loss and every weight's gradient are finite. Waits for the device, once."""
+        """Whether the loss and every weight's gradient are finite; 1e19 is taken for infinite. Waits for the device.
+
+        Milliseconds on ResNet-18's 11M weights, whose step without any second derivative takes 112 (one thread of a
+        shared two-core Xeon, torch 2.15, 2026-11-24): 2 by this norm, 32 by the largest entry, 16 by the sum of sizes.
+        """
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
-        largest = torch.nn.utils.get_total_norm(gradients, math.inf)  # no squares, which overflow
-        return bool(torch.isfinite(largest) & torch.isfinite(loss))
+        return bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)) & torch.isfinite(loss))
 
     def take_back(self) -> None:
         """Buffers as they were at `keep`; the weights have not moved yet."""
