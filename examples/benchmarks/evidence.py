@@ -4,6 +4,7 @@
     python examples/benchmarks/evidence.py row cifar10-small resnet18 rslad-1+iga --teacher resnet4b.pth --data cifar10/
     python examples/benchmarks/evidence.py row cifar10 resnet18 rslad --teacher robust.pt --data cifar10/ --device cuda
     python examples/benchmarks/evidence.py row digits resnet18 at --as-long-as jacobian
+    python examples/benchmarks/evidence.py row digits vit rslad --lr 1e-3 --held-out-only
     python examples/benchmarks/evidence.py table
 
 A row trains a student by one recipe, and attacks its best weights on test images: clean, PGD-50, AutoAttack; the paired
@@ -12,7 +13,7 @@ says so. It leaves a JSON file in `--rows`, which `table` reads; rows that nobod
 the first of the test split's seeded shuffle, and choose nothing.
 
 `--as-long-as` gives a recipe the compute of another row of the same seed, which must have been run: as many epochs as
-take as many passes.
+take as many passes. `--held-out-only` prints what the held-out slice says and attacks no test image.
 """
 
 import argparse
@@ -37,15 +38,26 @@ from kdcompress import (
     ThreatSettings,
     TrainSettings,
     distill,
-    evaluate,
     train,
 )
+from kdcompress.evaluation.evaluate import evaluate_with_evidence
+from kdcompress.evidence import Evidence
 from kdcompress.settings import CacheSettings
 from kdcompress.training.recipes.passes import passes, passes_without_teacher
 from kdcompress.training.run_record import RunRecord
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A timm network; `lr` where the bed's learning rate is not for it."""
+
+    arch: str
+    arguments: dict[str, Any]
+    stride: int | None = None
+    lr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Bed:
     eps: str
     epochs: int
     images: int
-    students: dict[str, tuple[str, dict[str, Any], int | None]]
+    students: dict[str, Student]
     train_images: int | None = None
     batch_size: int = 128
     lr: float = 1e-2
@@ -81,7 +93,10 @@ BEDS = {
         eps="0.15",
         epochs=45,
         images=200,
-        students={"resnet18": ("resnet18", SMALL, 8), "vit": ("vit_tiny_patch16_224", VIT, None)},
+        students={
+            "resnet18": Student("resnet18", SMALL, stride=8),
+            "vit": Student("vit_tiny_patch16_224", VIT),
+        },
         batch_size=64,
     ),
     "cifar10-small": Bed(
@@ -90,7 +105,7 @@ BEDS = {
         eps="2/255",
         epochs=8,
         images=200,
-        students={"resnet18": ("resnet18", SMALL, 32), "mobilenetv2": ("mobilenetv2_035", {}, None)},
+        students={"resnet18": Student("resnet18", SMALL, stride=32), "mobilenetv2": Student("mobilenetv2_035", {})},
         train_images=10_000,
     ),
     "cifar10": Bed(
@@ -101,9 +116,9 @@ BEDS = {
         images=1000,
         last_by="autoattack",
         students={
-            "resnet18": ("resnet18", {}, None),
-            "mobilenetv2": ("mobilenetv2_100", {}, None),
-            "convnext": ("convnext_atto", {}, None),
+            "resnet18": Student("resnet18", {}),
+            "mobilenetv2": Student("mobilenetv2_100", {}),
+            "convnext": Student("convnext_atto", {}),
         },
         lr=3e-3,
     ),
@@ -173,7 +188,8 @@ def epochs_of(bed: Bed, options: argparse.Namespace) -> int:
 
 
 def run_settings(bed: Bed, options: argparse.Namespace, epochs: int) -> RunSettings:
-    return RunSettings(epochs=epochs, batch_size=bed.batch_size, lr=bed.lr, seed=options.seed, device=options.device)
+    lr = options.lr or bed.students[options.student].lr or bed.lr
+    return RunSettings(epochs=epochs, batch_size=bed.batch_size, lr=lr, seed=options.seed, device=options.device)
 
 
 def data_settings(bed: Bed, options: argparse.Namespace) -> DataSettings:
@@ -181,12 +197,12 @@ def data_settings(bed: Bed, options: argparse.Namespace) -> DataSettings:
 
 
 def train_settings(bed: Bed, options: argparse.Namespace, epochs: int) -> TrainSettings:
-    arch, arguments, stride = bed.students[options.student]
+    student = bed.students[options.student]
     return TrainSettings(
         recipe=options.recipe,
-        model=arch,
-        model_args=arguments,
-        model_stride=stride,
+        model=student.arch,
+        model_args=student.arguments,
+        model_stride=student.stride,
         data=data_settings(bed, options),
         threat=ThreatSettings(eps=bed.eps),
         run=run_settings(bed, options, epochs),
@@ -194,13 +210,13 @@ def train_settings(bed: Bed, options: argparse.Namespace, epochs: int) -> TrainS
 
 
 def distill_settings(bed: Bed, options: argparse.Namespace, epochs: int, cache: Path | None) -> DistillSettings:
-    arch, arguments, stride = bed.students[options.student]
+    student = bed.students[options.student]
     cached = options.recipe.endswith("-cached") and cache is not None
     return DistillSettings(
         teacher=teacher_file(bed, options),
-        student=arch,
-        student_args=arguments,
-        student_stride=stride,
+        student=student.arch,
+        student_args=student.arguments,
+        student_stride=student.stride,
         data=data_settings(bed, options),
         threat=ThreatSettings(eps=bed.eps),
         loss=LossSettings(iga_mode="exact", **RECIPES[options.recipe]),
@@ -225,9 +241,9 @@ def teacher_file(bed: Bed, options: argparse.Namespace) -> ModelFile:
     return ModelFile(**bed.teacher | {"path": path})
 
 
-def judged(file: Path, bed: Bed, attack: str, options: argparse.Namespace) -> Report:
+def judged(file: Path, bed: Bed, attack: str, options: argparse.Namespace) -> tuple[Report, Evidence]:
     """The student and its teacher under one attack."""
-    return evaluate(
+    return evaluate_with_evidence(
         EvaluateSettings(
             student=ModelFile(path=file),
             teacher=teacher_file(bed, options),
@@ -253,7 +269,7 @@ def measured(file: Path, bed: Bed, attacks: set[str], options: argparse.Namespac
     """One network's columns."""
     columns: dict[str, Any] = {}
     for attack in sorted(attacks):
-        found = judged(file, bed, attack, options)
+        found, evidence = judged(file, bed, attack, options)
         student, teacher, paired = found.models["student"], found.models["teacher"], found.paired
         assert student.robust_accuracy and teacher.robust_accuracy and paired
         columns |= {
@@ -261,6 +277,7 @@ def measured(file: Path, bed: Bed, attacks: set[str], options: argparse.Namespac
             attack: of(student.robust_accuracy),
             f"{attack} teacher": of(teacher.robust_accuracy),
             f"{attack} drop": [paired.drop, paired.low, paired.high],
+            f"{attack} stood": "".join(str(int(row.models["student"].verdict == "stood")) for row in evidence.rows),
         }
         if student.certified is not None and student.certified.smoothing is not None:
             columns["certified"] = {f"{at.radius:g}": of(at) for at in student.certified.smoothing.at}
@@ -273,6 +290,9 @@ def run_row(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         record = trained(bed, options, scratch)
+        if options.held_out_only:
+            print(f"{name_of(options)} {options.lr}: {record.selected}, {record.cost.seconds:.0f} s")
+            return
         cost, r = record.cost, record.compression.macs_ratio
         row = Row(
             bed=options.bed,
@@ -347,6 +367,8 @@ def main() -> None:
     row.add_argument("--data")
     row.add_argument("--epochs", type=int)
     row.add_argument("--as-long-as", metavar="RECIPE", help="the compute of another row of this seed")
+    row.add_argument("--lr", type=float, help="instead of the bed's own")
+    row.add_argument("--held-out-only", action="store_true", help="print the held-out slice's figures, write no row")
     row.add_argument("--images", type=int)
     row.add_argument("--device", default="auto")
     table = commands.add_parser("table")
