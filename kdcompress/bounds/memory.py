@@ -9,6 +9,7 @@ import torch
 from kdcompress.bounds.graph import Network
 from kdcompress.bounds.steps import Convolution, Shape
 from kdcompress.errors import UsageError
+from kdcompress.processes import here
 
 SHARE = 0.25
 """Of the memory that is free when nobody names a limit: other processes grow too."""
@@ -17,7 +18,9 @@ MOST_ROWS = 128
 
 
 def available_memory(device: torch.device, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can still be had on the device: of a CPU's, what the machine and our control group leave."""
+    """Bytes that can still be had on the device: of a CPU's, this process's part of what the machine and our control
+    group leave.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     left = []
@@ -37,7 +40,7 @@ def available_memory(device: torch.device, proc: Path = Path("/proc"), cgroups: 
                     break
     if not left and hasattr(os, "sysconf"):
         left.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    return min(left, default=2**31)
+    return min(left, default=2**31) // here().count
 
 
 def rows_within(network: Network, limit: int) -> int:

@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import GATES, MEASURES, OUTPUT, STUDENT, TEACHER, Format, default
-from kdcompress.cli.output import deliver, refuse_several, stderr
+from kdcompress.cli.output import deliver, speaks, stderr
 from kdcompress.cli.places import refuse_places
 from kdcompress.errors import EXIT_GATE_MISSED, UsageError
 from kdcompress.settings import (
@@ -157,7 +157,6 @@ def certify(
     --html certificates.html
     """
     with boundary():
-        refuse_several("certify")
         if keep_dir is not None and keep_dir.exists() and not keep_dir.is_dir():
             raise UsageError(f"--keep-dir must be a folder, got the file {keep_dir}")
         first, *more = options.radii(eps)
@@ -212,6 +211,8 @@ def certify(
 
         with listening(stderr()) as listener:
             result, names = certify_with_names(settings, listener=listener)
+        if not speaks():
+            return
         text = result.model_dump_json(indent=2)
         files: dict[Path | None, bytes] = {report: f"{text}\n".encode()}
         if html is not None:

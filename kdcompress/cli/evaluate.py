@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import GATES, MEASURES, OUTPUT, STUDENT, TEACHER, THREAT, Format, default
-from kdcompress.cli.output import add_to_job_summary, deliver, refuse_several, stderr
+from kdcompress.cli.output import add_to_job_summary, deliver, speaks, stderr
 from kdcompress.cli.places import refuse_places
 from kdcompress.errors import EXIT_GATE_MISSED, UsageError
 from kdcompress.settings import DataSettings, EvaluateSettings, EvaluationSettings, GateSettings, ThreatSettings
@@ -170,7 +170,6 @@ def evaluate(
     --images 1000 --max-robust-drop 0.03 --report report.json
     """
     with boundary():
-        refuse_several("evaluate")
         if keep_dir is not None and keep_dir.exists() and not keep_dir.is_dir():
             raise UsageError(f"--keep-dir must be a folder, got the file {keep_dir}")
         first, *more = options.radii(eps)
@@ -226,6 +225,8 @@ def evaluate(
 
         with listening(stderr()) as listener:
             result, evidence = evaluate_with_evidence(settings, listener=listener)
+        if not speaks():
+            return
         text = result.model_dump_json(indent=2)
         files: dict[Path | None, bytes] = {report: f"{text}\n".encode()}
         if html is not None:

@@ -43,16 +43,6 @@ def speaks() -> bool:
     return os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
 
 
-def refuse_several(command: str) -> None:
-    """Processes that each did all of the work would overwrite each other's report.
-
-    Raises:
-        UsageError: under torchrun with more than one.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UsageError(f"{command} runs as one process; start it without torchrun")
-
-
 def emit(json: str, table: RenderableType, form: Format) -> None:
     """The result on stdout: JSON and nothing else, or the table."""
     from kdcompress.render.console import show

@@ -19,6 +19,7 @@ from kdcompress.evaluation.accuracy import Verdicts, predictions
 from kdcompress.evaluation.forecast import seconds_left
 from kdcompress.evaluation.kept import NOWHERE, STOOD, UNTRIED, WRONG, Chunk, Kept, agrees, chunk_name
 from kdcompress.evaluation.masking.gradients import gradient_or_none
+from kdcompress.processes import here, shared
 from kdcompress.progress import AttackProgress
 from kdcompress.threat import Norm, ThreatModel
 
@@ -71,7 +72,7 @@ def under_attack(
     surrogate: nn.Module | None = None,
     kept: Kept = NOWHERE,
     first: int | None = None,
-    enough: Enough = lambda standing, tried: False,
+    enough: Enough | None = None,
     on_progress: Callable[[AttackProgress], None] = lambda now: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Verdicts:
@@ -82,19 +83,21 @@ def under_attack(
         chunk with the same seed.
         Killed and called again with the same `kept`, it ends with the same verdicts, and repeats at most the stage of
         the chunk that was in work.
+        Processes that share the chunks end with the verdicts of one.
 
     Args:
         model: eval mode.
         surrogate: what the plan's stages on a surrogate attack. Verdicts are the model's.
         first: attack so many images alone; clean accuracy is over all of them.
-        enough: asked after every chunk.
+        enough: asked after every chunk; None attacks them all.
     """
     chosen = images if first is None else images.subset(range(min(first, len(images))))
     watch = _Watch(conditions, len(chosen), on_progress)
     sliced = {True: Sliced(surrogate or model, conditions.batch_size), False: Sliced(model, conditions.batch_size)}
-    chunks: list[Chunk] = []
-    tried = standing = 0
-    for number, (x, y) in enumerate(chosen.batches(conditions.chunk, device=conditions.device)):
+
+    def attacked(number: int) -> Chunk:
+        rows = range(len(chosen))[number * conditions.chunk :][: conditions.chunk]
+        ((x, y),) = chosen.subset(rows).batches(conditions.chunk, device=conditions.device)
         seed = conditions.seed + number
         with _own_randomness(x, seed):
             name = chunk_name(number, x, y)
@@ -105,13 +108,30 @@ def under_attack(
                 chunk = _one_step(chunk, step, stage, sliced, x, y, threat, seed, conditions, watch, note)
                 kept.save(name, chunk)
         watch.ends(chunk)
-        chunks.append(chunk)
-        tried, standing = tried + len(x), standing + conditions.standing(chunk.verdict)
-        if tried < len(chosen) and enough(standing, tried):
-            break
+        return chunk
+
+    chunks = _until(enough, attacked, len(chosen), conditions)
     if kept.note is not None:
         note(kept.note)
     return _together(chunks, images, sliced, conditions, note)
+
+
+def _until(enough: Enough | None, attacked: Callable[[int], Chunk], images: int, conditions: Conditions) -> list[Chunk]:
+    """The chunks up to the first after which it is enough, in their order.
+
+    Processes that share them find more than are wanted of the last round; those are left out.
+    """
+    count = -(-images // conditions.chunk)
+    at_once = count if enough is None else here().count
+    chunks: list[Chunk] = []
+    tried = standing = 0
+    for done in range(0, count, at_once):
+        for chunk in shared("attack", min(at_once, count - done), lambda number: attacked(done + number)):  # noqa: B023
+            chunks.append(chunk)
+            tried, standing = tried + len(chunk.verdict), standing + conditions.standing(chunk.verdict)
+            if enough is not None and tried < images and enough(standing, tried):
+                return chunks
+    return chunks
 
 
 def _begun(

@@ -11,7 +11,6 @@ import torch
 from kdcompress.bounds.verify import Bounded
 from kdcompress.certification import Audit, Certification, CertifiedModel
 from kdcompress.data import Split
-from kdcompress.devices import device_name, resolve_device
 from kdcompress.errors import UsageError
 from kdcompress.evaluation.accuracy import predicted, rate
 from kdcompress.evaluation.audit.counter_example import counter_examples
@@ -32,6 +31,7 @@ from kdcompress.evaluation.verified import prepared, verified
 from kdcompress.gates import certification_gates, refuse_uncertifiable
 from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import LoadedModel
+from kdcompress.processes import here, joined, shared
 from kdcompress.progress import Listener
 from kdcompress.report import Proposition1, Proposition2, ThreatRecord
 from kdcompress.settings import CertifySettings
@@ -62,9 +62,14 @@ def certify_with_names(
     settings: CertifySettings, *, listener: Listener = Listener()
 ) -> tuple[Certification, ImageNames]:
     """The same, with the names of the images, which the lists of the result are in the order of."""
+    with joined(settings.evaluation.device) as processes:
+        return _certification(settings, listener if processes.leads else Listener())
+
+
+def _certification(settings: CertifySettings, listener: Listener) -> tuple[Certification, ImageNames]:
     started = time.perf_counter()
     refuse_uncertifiable(settings)
-    device = resolve_device(settings.evaluation.device)
+    device = here().device(settings.evaluation.device)
     files = {"student": settings.student, "teacher": settings.teacher}
     loaded = load(files, settings.data, settings.evaluation, listener)
     if settings.evaluation.keep_dir is not None:
@@ -83,7 +88,7 @@ def certify_with_names(
         radii=settings.radii,
         labels=tuple(loaded.images.labels.tolist()),
         data=loaded.record.model_copy(update={"sha256": fingerprint(loaded.images)}),
-        device=device_name(device),
+        device=here().told(device),
         models=models,
         audit=audit,
         gates=certification_gates(settings, judged, models[judged]),
@@ -106,6 +111,9 @@ def _prepared(loaded: Loaded, judged: str, settings: CertifySettings, listener: 
         return {}
     memory = None if settings.memory is None else int(settings.memory * 2**30)
     found = {name: prepared(model.model, loaded.input_size, memory=memory) for name, model in loaded.models.items()}
+    told = {name: one if isinstance(one, str) else None for name, one in found.items()}
+    for one in shared("what can be bounded", here().count, lambda rank: told):
+        found |= {name: why for name, why in one.items() if why is not None}  # to one of them it is too large
     for name, why in found.items():
         if not isinstance(why, str):
             continue

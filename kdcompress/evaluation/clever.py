@@ -14,6 +14,7 @@ from kdcompress.maths.jacobian import logits_and_jacobian
 from kdcompress.maths.margins import margin_gradients, margins
 from kdcompress.maths.norms import dual_exponent, flat_norm
 from kdcompress.maths.randomness import generator
+from kdcompress.processes import shared
 from kdcompress.report import Clever
 from kdcompress.settings import CleverSettings
 from kdcompress.threat import Norm
@@ -41,23 +42,27 @@ def clever_scores(
     x, y = next(images.batches(8, device=device))
     if not has_gradients(model, x, y):
         return None
-    rows = []
-    for number, (x, y) in enumerate(images.batches(1, device=device)):
+    with torch.no_grad():
+        classes = model(x[:1]).shape[1]
+
+    def scored(number: int) -> Tensor:
+        ((x, y),) = images.subset([number]).batches(1, device=device)
         with torch.no_grad():
             logits = model(x)[0].float().cpu()
         row = kept.load(number, x[0], logits)
         if row is None:
             row = _scored(model, x, y, norm, settings, batch_size, generator(settings.seed, f"clever {number}"))
             kept.save(number, x[0], logits, row)
-        rows.append(row)
         on_progress(number + 1, len(images))
-    together, fitted = torch.stack(rows).unbind(1)
+        return row
+
+    together, fitted = torch.stack(shared("CLEVER", len(images), scored)).unbind(1)
     return Clever(
         norm=norm,
         R=settings.clever_radius,
         Nb=settings.clever_batches,
         Ns=settings.clever_samples,
-        rivals=min(settings.rivals, len(logits) - 1),
+        rivals=min(settings.rivals, classes - 1),
         seed=settings.seed,
         scores=rounded(together),
         median=median(together),

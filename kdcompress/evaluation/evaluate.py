@@ -9,7 +9,6 @@ import torch
 from kdcompress.attacks.autoattack import refuse_shape
 from kdcompress.attacks.plans import plan_of
 from kdcompress.data import Split
-from kdcompress.devices import device_name, resolve_device
 from kdcompress.evaluation.compare import paired, ratios
 from kdcompress.evaluation.evidence import evidence_of
 from kdcompress.evaluation.kept import forget_old
@@ -17,6 +16,7 @@ from kdcompress.evaluation.loading import load
 from kdcompress.evaluation.measure import Measured, Subject, measure
 from kdcompress.evidence import Evidence
 from kdcompress.gates import decided, judge, refuse_impossible
+from kdcompress.processes import here, joined
 from kdcompress.progress import Listener
 from kdcompress.report import Paired, Report, ThreatRecord
 from kdcompress.settings import EvaluateSettings
@@ -34,10 +34,15 @@ def evaluate(settings: EvaluateSettings, *, listener: Listener = Listener()) -> 
 
 def evaluate_with_evidence(settings: EvaluateSettings, *, listener: Listener = Listener()) -> tuple[Report, Evidence]:
     """The same, with what stands behind the figures: a row for each image, and a few images to look at."""
+    with joined(settings.evaluation.device) as processes:
+        return _evaluation(settings, listener if processes.leads else Listener())
+
+
+def _evaluation(settings: EvaluateSettings, listener: Listener) -> tuple[Report, Evidence]:
     started = time.perf_counter()
     refuse_impossible(settings)
     files = {"student": settings.student, "teacher": settings.teacher, "surrogate": settings.surrogate}
-    device = resolve_device(settings.evaluation.device)
+    device = here().device(settings.evaluation.device)
     loaded = load(files, settings.data, settings.evaluation, listener)
     _refuse_attack(settings, loaded.input_size, len(loaded.classes))
     models, images = dict(loaded.models), loaded.images
@@ -75,7 +80,7 @@ def evaluate_with_evidence(settings: EvaluateSettings, *, listener: Listener = L
     report = Report(
         threat_model=ThreatRecord(norm=settings.threat.norm, eps=settings.threat.eps),
         data=loaded.record.model_copy(update={"sha256": fingerprint(images)}),
-        device=device_name(device),
+        device=here().told(device),
         models=reports,
         paired=comparison,
         ratios=ratios(reports["teacher"], reports["student"]) if compared else {},

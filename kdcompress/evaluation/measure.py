@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from kdcompress.evaluation.smoothing.votes import Noise
 from kdcompress.models.code import code_of
 from kdcompress.models.cost import latencies_ms, macs, parameter_count
 from kdcompress.models.teachers import LoadedModel
+from kdcompress.processes import by_leader
 from kdcompress.progress import Listener
 from kdcompress.report import Certified, Masking, ModelReport
 from kdcompress.settings import EvaluationSettings
@@ -89,7 +91,9 @@ def measure(
     """
     for model in (*models.values(), *(surrogates or {}).values()):
         model.model.to(device)
-    latency = latencies_ms({name: model.model for name, model in models.items()}, subject.input_size, device)
+    latency = by_leader(
+        lambda: latencies_ms({name: model.model for name, model in models.items()}, subject.input_size, device)
+    )
     found: dict[str, Measured] = {}
     first: int | None = None
     for name, loaded in models.items():
@@ -130,7 +134,7 @@ def measure(
                 certified=_certified(name, loaded, subject, settings, device, listener, certified_radii),
                 masking=None
                 if verdicts is None or not settings.masking
-                else _masking(name, loaded, subject, settings, device, listener, transfer_from),
+                else by_leader(partial(_masking, name, loaded, subject, settings, device, listener, transfer_from)),
                 verdicts="".join("?" if ok else "x" for ok in right.tolist())
                 if verdicts is None
                 else verdicts.text(subject.eps),
@@ -190,7 +194,7 @@ def _attacked(
         surrogate=stand_in,
         kept=Kept(_folder(loaded, surrogate, subject, settings, conditions)),
         first=first,
-        enough=stop if stop is not None and first is None else lambda standing, tried: False,
+        enough=stop if first is None else None,
         on_progress=lambda now: listener.attack(name, now),
         note=lambda text: listener.note(f"{name}: {text}"),
     )

@@ -30,6 +30,7 @@ from kdcompress.errors import UnsupportedLayerError
 from kdcompress.evaluation.accuracy import Verdicts, predictions, rate
 from kdcompress.files import write_whole
 from kdcompress.maths.randomness import generator
+from kdcompress.processes import shared
 from kdcompress.report import Verified, VerifiedAt
 from kdcompress.threat import Norm, ThreatModel
 
@@ -104,20 +105,21 @@ def verified(
     if fallen is None:
         fallen = broken_by_pgd(model, images, norm, radii, device=device, batch_size=batch_size, seed=seed)
     network = _fingerprint(subject)
-    found, rights, seconds = list[Certificate](), list[bool](), 0.0
-    for number, (x, y) in enumerate(images.batches(1, device=device)):
+
+    def examined(number: int) -> tuple[Certificate, float, bool]:
+        ((x, y),) = images.subset([number]).batches(1, device=device)
         question = (FORMAT, network, norm, radii, float(fallen[number]), largest, int(y), x.cpu().numpy().tobytes())
         name = f"verified-{_sha(repr(question).encode())}.safetensors"
-        rights.append(int(predictions(model, x)) == int(y))
         answer = kept.load(name)
         if answer is None:
             started = time.perf_counter()
             one = certificate(subject, x[0], int(y), norm, radii, broken_at=float(fallen[number]), largest=largest)
             answer = (one, time.perf_counter() - started)
             kept.save(name, *answer)
-        found.append(answer[0])
-        seconds += answer[1]
-        on_progress(len(found), len(images))
+        on_progress(number + 1, len(images))
+        return (*answer, int(predictions(model, x)) == int(y))
+
+    found, seconds, rights = zip(*shared("sound bounds", len(images), examined), strict=True)
     right = torch.tensor(rights)
     at = tuple(_at(eps, torch.tensor([one.verified[i] for one in found]), fallen, right) for i, eps in enumerate(radii))
     sizes = tuple(one.largest or 0.0 for one in found) if largest else ()
@@ -127,7 +129,7 @@ def verified(
             "at": at,
             "largest": sizes,
             "median": median(sizes) if sizes else None,
-            "seconds": round(seconds, 1),
+            "seconds": round(sum(seconds), 1),
         }
     )
 

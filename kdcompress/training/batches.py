@@ -11,11 +11,11 @@ from kdcompress.data import Data, augment, cutout, epoch_order, idbh
 from kdcompress.devices import LAYOUT
 from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
+from kdcompress.processes import Processes
 from kdcompress.seats import own_part
 from kdcompress.settings import DataSettings, RunSettings
 from kdcompress.training.backward import Batch
 from kdcompress.training.ingredients import training_split
-from kdcompress.training.processes import Processes
 
 
 class Chance(Protocol):

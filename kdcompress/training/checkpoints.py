@@ -21,9 +21,9 @@ from safetensors.torch import load, save
 from kdcompress.engine import Mode
 from kdcompress.errors import UsageError
 from kdcompress.files import write_whole
+from kdcompress.processes import ALONE, Processes
 from kdcompress.progress import Listener
 from kdcompress.training.backward import Batch
-from kdcompress.training.processes import ALONE, Processes
 from kdcompress.training.state import Facts, Snapshot
 
 KEPT = 2

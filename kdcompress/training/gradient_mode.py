@@ -12,13 +12,13 @@ from kdcompress.devices import LAYOUT, device_name, out_of_memory
 from kdcompress.engine import Alignment, Choice, Mode, choose
 from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
+from kdcompress.processes import ALONE, Processes
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings
 from kdcompress.training.backward import parts_of
 from kdcompress.training.batches import random_views
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.lessons import lesson, noisy
-from kdcompress.training.processes import ALONE, Processes
 from kdcompress.training.run_record import RunRecord
 from kdcompress.versions import versions
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from kdcompress.errors import Stopped, TrainingError
+from kdcompress.processes import ALONE, Processes
 from kdcompress.progress import Epoch, Listener, Step, Validation, Weights
 from kdcompress.settings import RunSettings
 from kdcompress.training.averaging import Average, Refresh, averaging
@@ -20,7 +21,6 @@ from kdcompress.training.batches import Batches
 from kdcompress.training.checkpoints import Checkpoints
 from kdcompress.training.finite import PATIENCE, Finite
 from kdcompress.training.means import Means
-from kdcompress.training.processes import ALONE, Processes
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.schedules import optimizer_of, schedule_of
 from kdcompress.training.state import Candidate, Training

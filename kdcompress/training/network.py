@@ -11,6 +11,7 @@ from kdcompress.devices import LAYOUT, within_memory
 from kdcompress.maths.norms import gaussian
 from kdcompress.maths.randomness import generator
 from kdcompress.models.normalised import NormalisedModel
+from kdcompress.processes import ALONE, Processes
 from kdcompress.progress import Listener, Validation
 from kdcompress.settings import RunSettings
 from kdcompress.threat import ThreatModel
@@ -18,7 +19,6 @@ from kdcompress.training.batches import Batches, batch_size
 from kdcompress.training.checkpoints import Checkpoints
 from kdcompress.training.ingredients import told_damaged, training_split
 from kdcompress.training.loop import Fitted, fit
-from kdcompress.training.processes import ALONE, Processes
 from kdcompress.training.recipes import Recipe
 from kdcompress.training.statistics import refreshing
 from kdcompress.training.stopping import Stop, gently

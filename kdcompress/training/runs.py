@@ -12,6 +12,7 @@ from kdcompress.devices import LAYOUT
 from kdcompress.engine import Choice, exact
 from kdcompress.errors import UsageError
 from kdcompress.models.cost import macs, parameter_count
+from kdcompress.processes import Processes, joined
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings, TrainSettings
 from kdcompress.training.batches import fresh_batches, refuse_uneven
@@ -22,7 +23,6 @@ from kdcompress.training.identity import finished, identity
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_data, training_split
 from kdcompress.training.lessons import kind_of
 from kdcompress.training.network import train_network
-from kdcompress.training.processes import Processes, joined
 from kdcompress.training.recipes import (
     Recipe,
     adversarial_training,

@@ -454,11 +454,3 @@ def test_a_report_of_such_a_name_is_compared(tmp_path: Path) -> None:
 def test_a_refusal_can_name_them(run: Any, words: list[str]) -> None:
     ran = run(*words, *(QUICK if words[0] == "evaluate" else ()))
     one_line(ran, WRITTEN_OUT, "found nothing there")
-
-
-@pytest.mark.parametrize("command", ["evaluate", "certify"])
-def test_judging_is_one_processs_work(run: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    ran = run(command, "s.pt", "--data", "digits", "--eps", "0.1")
-    one_line(ran, f"{command} runs as one process; start it without torchrun")

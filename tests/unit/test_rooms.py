@@ -21,6 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("progress", "comparison", "certification", "reading"),
     ("seats",),
     ("maths", "devices", "models", "data"),
+    ("processes",),
     ("attacks", "bounds", "engine", "gates"),
     ("training", "evaluation"),
     ("demo", "bench"),

@@ -13,6 +13,7 @@ from kdcompress.data import Split
 from kdcompress.evaluation.kept import agrees, chunk_name
 from kdcompress.evaluation.masking.gradients import gradient_or_none
 from kdcompress.files import write_whole
+from kdcompress.processes import shared
 
 Found = dict[str, Tensor]
 """What was found on B images, by name: tensors (B, ...)."""
@@ -23,6 +24,7 @@ PROBE = "probe: "
 
 
 def over_chunks(
+    what: str,
     measure: Callable[[Tensor, Tensor, Sequence[str]], Found],
     images: Split,
     *,
@@ -39,6 +41,7 @@ def over_chunks(
         What was kept of networks that answer otherwise by now is measured again.
 
     Args:
+        what: its name.
         measure: of inputs (B, C, H, W), labels (B,) and the images' names; of each image by itself.
         networks: that are measured: their logits on a chunk's images, and the gradient of CE at its first, are kept
             with it and compared.
@@ -47,27 +50,30 @@ def over_chunks(
             None keeps nothing; nor does a folder that cannot be written.
         on_progress: told (images done, images in all).
     """
-    parts: list[Found] = []
-    done = 0
-    for number, (x, y) in enumerate(images.batches(CHUNK, device=device)):
+    store = folder
+
+    def part(number: int) -> Found:
+        nonlocal store
+        done = number * CHUNK
+        ((x, y),) = images.subset(range(len(images))[done : done + CHUNK]).batches(CHUNK, device=device)
         names = images.ids[done : done + len(x)]
         name = _file(number, x, y, names)
-        probe = {} if folder is None else _probe(networks, x, y, size)
-        found = _load(folder, name, probe)
+        probe = {} if store is None else _probe(networks, x, y, size)
+        found = _load(store, name, probe)
         if found is None:
             measured = []
             for at in range(0, len(x), size):
-                part = slice(at, at + size)
-                answers = measure(x[part], y[part], names[part])
+                rows = slice(at, at + size)
+                answers = measure(x[rows], y[rows], names[rows])
                 measured.append({key: value.detach().cpu() for key, value in answers.items()})
                 on_progress(done + min(at + size, len(x)), len(images))
             found = _below(measured)
-            folder = _save(folder, name, found | probe)
+            store = _save(store, name, found | probe)
         else:
             on_progress(done + len(x), len(images))
-        parts.append(found)
-        done += len(x)
-    return _below(parts)
+        return found
+
+    return _below(shared(what, -(-len(images) // CHUNK), part))
 
 
 def _below(parts: Sequence[Found]) -> Found:

@@ -64,6 +64,7 @@ def counter_examples(
     """
     pair = Pair.of(student, teacher, settings.batch_size)
     found = over_chunks(
+        "counter-examples",
         lambda x, y, of_images: _tried(student, teacher, x, y, of_images, threat, settings),
         images,
         networks=(student, teacher),

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from kdcompress.bounds.memory import SHARE, available_memory
 from kdcompress.errors import KdcompressError
+from kdcompress.processes import by_leader
 
 DOUBLE = 8
 
@@ -29,8 +30,8 @@ class Room:
 
 
 def memory_limit(memory: int | None, device: torch.device) -> int:
-    """Bytes that an audit may take: those named, or a share of what is free now."""
-    return int(SHARE * available_memory(device)) if memory is None else memory
+    """Bytes that an audit may take: those named, or a share of what is free now, the same in every process."""
+    return by_leader(lambda: int(SHARE * available_memory(device))) if memory is None else memory
 
 
 def room(limit: int, *, image: int, row: int, rows_an_image: int, most: int) -> Room:

@@ -87,6 +87,7 @@ def proposition1(
         most=settings.batch_size,
     )
     found = over_chunks(
+        "Proposition 1",
         lambda x, y, names: examined(pair, x, y, names, threat, settings, M, rows=fits.rows),
         images,
         networks=(student, teacher),

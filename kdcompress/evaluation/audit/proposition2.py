@@ -69,6 +69,7 @@ def proposition2(
         most=settings.batch_size,
     )
     found = over_chunks(
+        "Proposition 2",
         lambda x, y, names: examined(pair, x, y, names, threat, settings),
         images,
         networks=(student, teacher),

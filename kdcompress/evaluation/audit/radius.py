@@ -175,6 +175,7 @@ def compared_radii(
         return found
 
     found = over_chunks(
+        "radii",
         measured,
         images,
         networks=(student, teacher),

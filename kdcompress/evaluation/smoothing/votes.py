@@ -21,6 +21,7 @@ from kdcompress.devices import out_of_memory
 from kdcompress.errors import CheckpointError
 from kdcompress.evaluation.smoothing.kept import NOWHERE, KeptVotes
 from kdcompress.maths.randomness import generator
+from kdcompress.processes import here, shared
 
 BLOCK = 50
 """Draws of one generator."""
@@ -81,7 +82,7 @@ def ask(
     kept: KeptVotes = NOWHERE,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[T]:
-    """Every image's procedure, answered; draws of several images share a forward.
+    """Every image's procedure, answered; draws of several images share a forward, and several processes the images.
 
     Guarantees:
         The same answers, to the rounding of the network's logits, whatever `batch_size` and the other images.
@@ -97,6 +98,34 @@ def ask(
     Raises:
         CheckpointError: if the network answers NaN or infinity to a noisy image: that is no vote.
     """
+    count = here().count
+
+    def part(rank: int) -> list[T]:
+        own = range(rank, len(images), count)
+
+        def told(done: int, total: int) -> None:
+            on_progress(min(done * count, len(images)), len(images))
+
+        return _answered(
+            *(model, images.subset(own), noise, lambda number: procedure(own[number])),
+            *(batch_size, device, kept, told),
+        )
+
+    parts = shared(f"smoothing at {noise.sigma:g}", count, part)
+    return [parts[number % count][number // count] for number in range(len(images))]
+
+
+def _answered(
+    model: nn.Module,
+    images: Split,
+    noise: Noise,
+    procedure: Callable[[int], Procedure[T]],
+    batch_size: int,
+    device: torch.device,
+    kept: KeptVotes,
+    on_progress: Callable[[int, int], None],
+) -> list[T]:
+    """The same, of the images that are this process's."""
     answers: dict[int, T] = {}
     waiting = _opened(images, procedure, device, kept)
     at_work: list[_Image[T]] = []

@@ -21,7 +21,7 @@ def means(x: Tensor, y: Tensor, names: Sequence[str]) -> Found:
 
 def over(images: Split, folder: Path | None = None, **changes: object) -> Found:
     how = {"measure": means, "networks": (curved(0), curved(1)), "size": 99, "device": CPU} | changes
-    return over_chunks(how.pop("measure"), images, folder=folder, **how)  # type: ignore[arg-type]
+    return over_chunks("brightness", how.pop("measure"), images, folder=folder, **how)  # type: ignore[arg-type]
 
 
 class Counting:

@@ -1,14 +1,20 @@
-"""Several processes, started by torchrun, that train one network: each sees its rows of every batch.
+"""Several processes, started by torchrun, that train one network or measure it.
 
-What is one in all of them: the weights, bit by bit; the losses and gradients that a step goes by, which are means over
-the whole batch; whether it is taken; when the run stops. Files are the leader's alone.
+Where they train, each sees its rows of every batch. What is one in all of them: the weights, bit by bit; the losses and
+gradients that a step goes by, which are means over the whole batch; whether it is taken; when the run stops.
+
+Where they measure, each takes every Nth of the pieces that a measurement falls into anyway (chunks of images, images),
+with the seeds that the pieces have anyway: `shared`. All know all answers, so all take the same decisions.
+
+Files are the leader's alone, but for what is kept of pieces that were measured.
 """
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -125,6 +131,44 @@ class Processes:
 
 
 ALONE = Processes()
+_HERE: ContextVar[Processes] = ContextVar("processes", default=ALONE)
+
+
+def here() -> Processes:
+    """The processes that do this work together: those of the `joined` that the caller is in."""
+    return _HERE.get()
+
+
+def shared(what: str, count: int, work: Callable[[int], T]) -> list[T]:
+    """work(0), ..., work(count - 1): each done by one of the processes that are here, known to all.
+
+    Answers are pickled between them: tensors on the CPU.
+
+    Args:
+        what: all must be at the same, with the same `count`.
+
+    Raises:
+        PeerError: if another one has ended, or is at something else.
+
+    >>> shared("squares", 3, lambda number: number**2)
+    [0, 1, 4]
+    """
+    processes = here()
+    done = [work(number) for number in range(processes.rank, count, processes.count)]
+    if processes.count == 1:
+        return done
+    told: list[tuple[str, int, list[T]]] = [("", 0, [])] * processes.count
+    with _peers():
+        dist.all_gather_object(told, (what, count, done))
+    if any((other, n) != (what, count) for other, n, _ in told):
+        raise PeerError(f"the processes of this job disagree on what is measured: {sorted({at for at, *_ in told})}")
+    return [told[number % processes.count][2][number // processes.count] for number in range(count)]
+
+
+def by_leader(work: Callable[[], T]) -> T:
+    """What the leader finds, known to all: for what is quick, or disturbed by neighbours."""
+    processes = here()
+    return processes.from_leader(work() if processes.leads else cast(T, None))
 
 
 @contextmanager
@@ -148,7 +192,11 @@ def joined(device: str) -> Iterator[Processes]:
         store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     try:
-        yield Processes(rank, count, dist.get_node_local_rank())
+        token = _HERE.set(Processes(rank, count, dist.get_node_local_rank()))
+        try:
+            yield here()
+        finally:
+            _HERE.reset(token)
     finally:
         dist.destroy_process_group()
 
