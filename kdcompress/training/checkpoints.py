@@ -24,6 +24,7 @@ from kdcompress.files import write_whole
 from kdcompress.processes import ALONE, Processes
 from kdcompress.progress import Listener
 from kdcompress.training.backward import Batch
+from kdcompress.training.folder import MAKING, unfinished_folder
 from kdcompress.training.state import Facts, Snapshot
 
 KEPT = 2
@@ -164,7 +165,7 @@ def unfinished(
     Raises:
         UsageError: if another run is at work for `out`; if an unfinished one would be lost.
     """
-    folder = out.resolve().with_name(out.resolve().name + ".unfinished")
+    folder = unfinished_folder(out)
     if not processes.leads:
         follower = Follower(folder, 0.0, listener)
         follower.found = processes.from_leader(None)
@@ -176,6 +177,8 @@ def unfinished(
         lock.acquire(timeout=0)
     except Timeout:
         raise UsageError(f"--out {out}: another run is at work there; name another folder, or wait for it") from None
+    for half in folder.glob(f"{MAKING}*"):  # of a run that was killed while it wrote its last files
+        shutil.rmtree(half, ignore_errors=True)
     checkpoints = Checkpoints(folder, every, listener)
     ended = False
     try:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from kdcompress.errors import UsageError
 
+MAKING = ".making-"
+"""How a folder is called until the run in it is whole."""
 RUN_FILES = ("student.safetensors", "last.safetensors", "student.json", "metrics.jsonl")
 
 
@@ -72,19 +74,27 @@ def _try_to_write(out: Path) -> None:
         pass
 
 
+def unfinished_folder(out: Path) -> Path:
+    """Where the run that `out` will hold is until it ends."""
+    out = out.resolve()
+    return out.with_name(out.name + ".unfinished")
+
+
 @contextmanager
 def run_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside `out` that becomes `out` when the block ends, and vanishes if it fails.
+    """A new folder that becomes `out` when the block ends, and vanishes if it fails.
 
-    An old run in `out` stays until the new one is whole. What another run or the user put there since `refuse_used`
-    stays too: then the new run is kept under another name.
+    It is made in the folder of the unfinished run, which takes it away if this process is killed; without one, beside
+    `out`. An old run in `out` stays until the new one is whole. What another run or the user put there since
+    `refuse_used` stays too: then the new run is kept under another name.
 
     Raises:
         UsageError: if `out` was filled in the meantime; names the folder that the run is in.
     """
     out = out.resolve()  # a link to a folder stays a link
     out.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    place = unfinished_folder(out)
+    making = Path(tempfile.mkdtemp(prefix=MAKING, dir=place if place.is_dir() else out.parent))
     try:
         yield making
         making.chmod(0o755)  # mkdtemp's folders are private

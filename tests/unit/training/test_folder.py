@@ -1,10 +1,14 @@
 """The folder of a run: all of it or nothing, and nothing that was there before is lost."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdcompress.errors import UsageError
+from kdcompress.progress import Listener
+from kdcompress.training.checkpoints import unfinished
 from kdcompress.training.folder import RUN_FILES, refuse_used, run_folder
 
 
@@ -164,3 +168,18 @@ def test_a_place_that_cannot_be_written_is_found_out_before_the_run(tmp_path: Pa
 def test_a_mount_point_is_refused_since_it_cannot_be_renamed() -> None:
     with pytest.raises(UsageError, match="mount point"):
         refuse_used(Path("/proc"), overwrite=True)
+
+
+def test_what_a_killed_run_had_half_written_goes_with_the_next_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    how: dict[str, Any] = {"resume": True, "overwrite": False, "every": 0.0, "listener": Listener()}
+    with unfinished(out, **how):
+        block = run_folder(out, overwrite=False)
+        making = block.__enter__()  # and never left, as by a process that is killed
+        (making / "student.json").write_text("half")
+        shutil.copytree(tmp_path / "out.unfinished", tmp_path / "as it was")
+    (tmp_path / "as it was").rename(tmp_path / "out.unfinished")
+    assert making.exists()
+    with unfinished(out, **how):
+        assert not making.exists()
+    assert listing(tmp_path) == []
