@@ -35,8 +35,8 @@ THREAT, MEASURES, GATES = "Threat model", "Measures", "Gates"
 Data = Annotated[
     str,
     typer.Option(
-        help="Images: a folder or tar with train/<class>/ and test/<class>/ (or val/), a timm scheme such as "
-        "torch/cifar10, or the built-in digits.",
+        help="Images: a folder or tar with train/<class>/ and test/<class>/ (or val/), a folder of WebDataset shards, "
+        "a timm scheme such as torch/cifar10, or the built-in digits.",
         rich_help_panel=DATA,
         show_default=False,
     ),

@@ -4,7 +4,7 @@ from kdcompress.data.erasing import cutout
 from kdcompress.data.idbh import idbh
 from kdcompress.data.loading import Data, load_data
 from kdcompress.data.splits import Split, channel_statistics, split_from_pixels
-from kdcompress.data.views import augment, epoch_order
+from kdcompress.data.views import augment, epoch_order, sharded_order
 
 __all__ = [
     "Data",
@@ -15,5 +15,6 @@ __all__ = [
     "epoch_order",
     "idbh",
     "load_data",
+    "sharded_order",
     "split_from_pixels",
 ]

@@ -25,7 +25,7 @@ Damaged = dict[int, str]
 # What is going on, how much is done, how much there is.
 OnProgress = Callable[[str, int, int], None]
 
-_CHUNK = 128  # images a task: tasks cost little, progress stays smooth
+_CHUNK = 128  # images a task at most: tasks cost little, progress stays smooth
 _SMALL = 128 * 128  # pixels of an image that costs Python more than it costs the decoder
 _PEEKED = 16  # images of a split whose headers are read first
 _GREY_MODES = frozenset({"1", "L"})
@@ -81,15 +81,18 @@ def decoded(
     channels, height, width = size
     pixels = torch.empty((len(positions), channels, height, width), dtype=torch.uint8)
 
+    threads = _threads(items, positions)
+    size_of_task = min(_CHUNK, -(-len(positions) // threads)) or 1  # a batch that is smaller keeps all threads busy
+
     def fill(start: int) -> int:
-        chosen = positions[start : start + _CHUNK]
+        chosen = positions[start : start + size_of_task]
         chunk = np.stack([_pixels_or_black(items, i, size, image_size, damaged) for i in chosen])
         pixels[start : start + len(chosen)] = torch.from_numpy(chunk).permute(0, 3, 1, 2)
         return start + len(chosen)
 
-    with ThreadPoolExecutor(_threads(items, positions)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            for done in pool.map(fill, range(0, len(positions), _CHUNK)):
+            for done in pool.map(fill, range(0, len(positions), size_of_task)):
                 if on_progress is not None:
                     on_progress(done)
         except BaseException:  # an interrupt too: do not decode the rest first

@@ -12,6 +12,7 @@ from kdcompress.files import legible
 
 # Formats that PIL reads on every platform without plug-ins, and that other tools' image folders accept.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+MOST_CLASSES = 1_000_000
 # The decoders behind those suffixes. PIL has others that run programs (Ghostscript, for PostScript named x.png).
 _DECODERS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -31,6 +32,8 @@ class Items:
         labels: one class index for each id.
         open: position -> the image, opened and perhaps not yet decoded; called from several threads.
         prefix: what makes of an id a name that the user can find, for error messages.
+        shards: which file each lies in, where many lie in one; empty where each has its own. Neighbours are read
+            together fastest.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +41,7 @@ class Items:
     labels: tuple[int, ...]
     open: Callable[[int], Image.Image]
     prefix: str = ""
+    shards: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,6 +59,7 @@ class Items:
             tuple(self.labels[i] for i in kept),
             lambda i: self.open(kept[i]),
             self.prefix,
+            tuple(self.shards[i] for i in kept) if self.shards else (),
         )
 
 
@@ -75,6 +80,8 @@ def agreed_classes(spec: str, splits: dict[str, Items]) -> tuple[str, ...]:
         if not items.ids:
             raise DataError(f"--data {spec}: expected images in every split, found none in {split}")
     largest = max((label for items in splits.values() for label in items.labels), default=-1)
+    if largest >= MOST_CLASSES:
+        raise DataError(f"--data {spec}: labels must be under {MOST_CLASSES:,}, found {largest}")
     classes = next(iter(named.values()), None) or tuple(str(label) for label in range(largest + 1))
     for split, items in splits.items():
         outside = [label for label in items.labels if not 0 <= label < len(classes)]

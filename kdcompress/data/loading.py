@@ -16,6 +16,7 @@ from kdcompress.data.digits import DIGITS_SIDE, digits_splits
 from kdcompress.data.items import Items, agreed_classes
 from kdcompress.data.schemes import TORCH_NAMES, is_scheme, scheme_splits
 from kdcompress.data.selection import balanced_positions, holdout_positions
+from kdcompress.data.shards import shard_splits, shards_of
 from kdcompress.data.splits import ReadRows, Split
 from kdcompress.data.tree import folder_tree, tree_splits
 from kdcompress.errors import DataError, did_you_mean
@@ -81,8 +82,8 @@ def load_data(
 
     Args:
         spec: `digits`; a folder with train/<class>/ and test/<class>/ (val/ or validation/ where there is no test/); a
-            tar file with such a tree; or a timm scheme such as `torch/cifar10`. The built-in and the schemes win over
-            files of that name: write `./digits` for a folder.
+            tar file with such a tree; a folder of WebDataset shards (train-0000.tar, ...); or a timm scheme such as
+            `torch/cifar10`. The built-in and the schemes win over files of that name: write `./digits` for a folder.
         data_dir: root folder for timm schemes.
         image_size: side of the square that images are resized and cropped to; None keeps their size, which must then
             be the same for all.
@@ -175,7 +176,7 @@ def _found(
 ) -> tuple[dict[str, Items], tuple[str, ...]]:
     """The splits that are there, and notes."""
     if is_scheme(spec):
-        return scheme_splits(spec, data_dir, sorted(splits), MEMORY_LIMIT)
+        return scheme_splits(spec, data_dir, sorted(splits), MEMORY_LIMIT, on_progress)
     try:
         path = Path(spec).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -184,6 +185,8 @@ def _found(
             f"--data must be an image folder, a tar file, digits or a timm scheme such as torch/cifar10; {spec} cannot "
             f"be read ({getattr(error, 'strerror', None) or error})"
         ) from error
+    if is_folder and shards_of(path):
+        return shard_splits(path, on_progress)
     if is_folder:
         return tree_splits(folder_tree(path))
     if is_file:
@@ -245,4 +248,5 @@ def _loaded(
             told = lambda done: report(done, total)  # noqa: E731
         pixels = decoded(items, size, image_size, range(total), told, damaged)
     labels = torch.tensor(items.labels, dtype=torch.int64)
-    return Split(labels, items.ids, pixels, torch.arange(total), {} if damaged is None else damaged)
+    shards = torch.tensor(items.shards) if items.shards and not isinstance(pixels, Tensor) else None
+    return Split(labels, items.ids, pixels, torch.arange(total), {} if damaged is None else damaged, shards)

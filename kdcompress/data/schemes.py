@@ -10,7 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from kdcompress.data.decoding import OnProgress
 from kdcompress.data.items import Items, open_image
+from kdcompress.data.shards import shard_splits
 from kdcompress.data.tree import folder_tree, tree_splits
 from kdcompress.errors import DataError, did_you_mean
 
@@ -20,8 +22,8 @@ _PACKAGES = {
     "hfds": ("datasets", "datasets"),
     "hfids": ("datasets", "datasets"),
     "tfds": ("tensorflow-datasets", "tensorflow_datasets"),
-    "wds": ("webdataset", "webdataset"),
 }
+_SHARDS = "wds"  # timm's reader of them goes through in sequence, and knows no image before it has come by
 TORCH_NAMES = (
     *("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist"),
     *("imagenet", "inaturalist", "inat", "places365", "image_folder", "folder"),
@@ -38,11 +40,11 @@ def is_scheme(spec: str) -> bool:
     (True, False, False)
     """
     prefix, slash, _ = spec.partition("/")
-    return bool(slash) and prefix.lower() in _PACKAGES
+    return bool(slash) and prefix.lower() in (*_PACKAGES, _SHARDS)
 
 
 def scheme_splits(
-    spec: str, data_dir: Path | None, splits: Sequence[str], limit: int
+    spec: str, data_dir: Path | None, splits: Sequence[str], limit: int, on_progress: OnProgress | None = None
 ) -> tuple[dict[str, Items], tuple[str, ...]]:
     """The asked `splits` of a timm data set, and notes. Nothing is downloaded.
 
@@ -57,6 +59,8 @@ def scheme_splits(
     """
     prefix, _, name = spec.partition("/")
     scheme = prefix.lower()
+    if scheme == _SHARDS:
+        return shard_splits(_folder(spec, data_dir, name), on_progress)
     package, module = _PACKAGES[scheme]
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None:  # a mere folder of that name in the working directory has no origin
@@ -66,15 +70,25 @@ def scheme_splits(
             f"--data {spec}: expected torch/ and one of {', '.join(TORCH_NAMES)}, got {name}"
             f"{did_you_mean(name.lower(), TORCH_NAMES)}"
         )
-    if data_dir is None and scheme in {"torch", "wds"}:
-        raise DataError(f"--data {spec} needs --data-dir, the folder that the data set lies in")
-    if data_dir is not None and not data_dir.is_dir():
-        raise DataError(f"--data-dir must be a folder, found no folder {data_dir}")
+    if data_dir is not None or scheme == "torch":
+        data_dir = _folder(spec, data_dir)
     if data_dir is not None and scheme == "torch" and name.lower() in {"image_folder", "folder"}:
         # The same layout that --data DIR reads, with the same checks.
         return tree_splits(folder_tree(data_dir))
+    if scheme == "hfds" and data_dir is not None and (data_dir / name).is_dir():
+        # Parquet files of the user's: their folder is the name, and the library keeps its copy where it always does.
+        spec, data_dir = f"{scheme}/{(data_dir / name).resolve()}", None
     names = _TORCH_SPLIT_NAMES if scheme == "torch" else _SPLIT_NAMES
     return {split: _items(spec, data_dir, split, names[split], limit) for split in splits}, ()
+
+
+def _folder(spec: str, data_dir: Path | None, name: str = "") -> Path:
+    """`--data-dir`, or the folder `name` in it where there is one."""
+    if data_dir is None:
+        raise DataError(f"--data {spec} needs --data-dir, the folder that the data set lies in")
+    if not data_dir.is_dir():
+        raise DataError(f"--data-dir must be a folder, found no folder {data_dir}")
+    return data_dir / name if (data_dir / name).is_dir() else data_dir
 
 
 def _items(spec: str, data_dir: Path | None, split: str, names: Sequence[str], limit: int) -> Items:
@@ -155,6 +169,8 @@ def _in_sequence(spec: str, dataset: Any, split: str, limit: int) -> tuple[list[
 
 def _labels(source: Any) -> list[int]:
     """Class indices without decoding images, where the source has them apart."""
+    if (column := getattr(source, "label_key", None)) is not None and hasattr(source, "dataset"):
+        return [int(label) for label in source.dataset[column]]
     targets = getattr(source, "targets", None)
     if targets is not None and getattr(targets, "ndim", 1) == 1:
         return [int(label) for label in targets]

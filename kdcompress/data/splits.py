@@ -29,6 +29,7 @@ class Split:
         ids: a stable identifier for each image, such as `airplane/0000.jpg`.
         pixels: uint8 (M, C, H, W) in memory, or a function that reads rows of it.
         rows: int64 (N,), where the images lie in `pixels`.
+        shards: int64 (N,), the file that each lies in, where many lie in one; see `views.sharded_order`.
         damaged: rows whose images could not be read, as far as they have been asked for, with what was found; shared
             by all subsets. Batches leave them out.
 
@@ -44,6 +45,7 @@ class Split:
     pixels: Tensor | ReadRows
     rows: Tensor
     damaged: Mapping[int, str] = field(default_factory=dict)
+    shards: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,7 +58,8 @@ class Split:
         """
         chosen = torch.arange(len(self))[torch.as_tensor(indices, dtype=torch.int64)]
         ids = tuple(self.ids[i] for i in chosen.tolist())
-        return Split(self.labels[chosen], ids, self.pixels, self.rows[chosen], self.damaged)
+        shards = None if self.shards is None else self.shards[chosen]
+        return Split(self.labels[chosen], ids, self.pixels, self.rows[chosen], self.damaged, shards)
 
     def readable(self) -> "Split":
         """Without the images that are known to be damaged."""

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from kdcompress.data import Data, augment, cutout, epoch_order, idbh
+from kdcompress.data import Data, Split, augment, cutout, epoch_order, idbh, sharded_order
 from kdcompress.devices import LAYOUT
 from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
@@ -34,14 +34,17 @@ class Order:
     Its state is that from before the epoch: whoever goes back there can go through the same epoch again.
     """
 
-    def __init__(self, count: int, batch_size: int, draws: Generator) -> None:
-        self.count, self.batch_size, self.draws = count, batch_size, draws
+    def __init__(self, images: Split, batch_size: int, draws: Generator) -> None:
+        self.images, self.batch_size, self.draws = images, batch_size, draws
         self.before = draws.get_state()
 
     def next_epoch(self, skip: int) -> Tensor:
         """Positions of the next epoch's images, but for those of its first `skip` batches."""
         self.before = self.draws.get_state()
-        return epoch_order(self.count, self.draws)[skip * self.batch_size :]
+        shards = self.images.shards
+        if shards is None:
+            return epoch_order(len(self.images), self.draws)[skip * self.batch_size :]
+        return sharded_order(shards, self.batch_size, self.draws)[skip * self.batch_size :]
 
     def get_state(self) -> Tensor:
         """That from before the epoch that was last asked for."""
@@ -104,7 +107,7 @@ def fresh_batches(data: Data, run: RunSettings, device: torch.device, purpose: s
     A process that shares the batches with others reads its own part of each.
     """
     images, B = training_split(data), batch_size(data, run)
-    order = Order(len(images), B, generator(run.seed, f"{purpose}order"))
+    order = Order(images, B, generator(run.seed, f"{purpose}order"))
     draws = generator(run.seed, f"{purpose}views")
 
     def of(epoch: int, skip: int) -> Iterator[Batch]:

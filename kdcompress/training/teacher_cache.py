@@ -80,7 +80,7 @@ def cached_batches(
     row = {name: at for at, name in enumerate(everything.ids)}
     rows = torch.tensor([row[name] for name in images.ids])
     B = batch_size(data, settings.run)
-    order = Order(len(images), B, generator(settings.run.seed, "order"))
+    order = Order(images, B, generator(settings.run.seed, "order"))
 
     def of(epoch: int, skip: int) -> Iterator[Batch]:
         view = views[(epoch - 1) % len(views)]

@@ -92,6 +92,18 @@ def archives() -> dict[str, bytes]:
     return found
 
 
+def shard() -> bytes:
+    """A WebDataset shard."""
+    stream, picture = io.BytesIO(), pictures()["PNG"]
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for number in range(6):
+            for suffix, content in (("png", picture), ("cls", str(number % 2).encode())):
+                member = tarfile.TarInfo(f"{number}.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
 def kept(folder: Path) -> dict[str, bytes]:
     """What runs keep for later ones: a chunk of verdicts, a view of a teacher cache, a checkpoint."""
     tensors = [torch.arange(3), torch.arange(3), *(torch.zeros(3, 2) for _ in range(3))]

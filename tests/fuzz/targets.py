@@ -8,6 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from kdcompress.data import load_data
+from kdcompress.data.decoding import decoded
+from kdcompress.data.items import agreed_classes
+from kdcompress.data.shards import shard_splits
 from kdcompress.evaluation.baseline import compare
 from kdcompress.evaluation.kept import Kept
 from kdcompress.models.teachers import load_model
@@ -40,6 +43,7 @@ def targets(folder: Path) -> dict[str, tuple[bytes, Target]]:
         found[name] = (content, _picture(folder / name, content))
     for name, content in seeds.archives().items():
         found[f"tar {name}"] = (content, _tar)
+    found["shard"] = (seeds.shard(), _shard)
     for name, content in seeds.kept(folder).items():
         found[name] = (content, _kept(name))
     return found
@@ -69,6 +73,16 @@ def _picture(root: Path, sound: bytes) -> Target:
         load_data(str(root), image_size=8, splits=["test"])
 
     return look
+
+
+def _shard(path: Path) -> None:
+    """In a folder of shards, its images read where they lie."""
+    folder = path.with_name("shards")
+    folder.mkdir(exist_ok=True)
+    (folder / "train-0.tar").write_bytes(path.read_bytes())
+    splits, _ = shard_splits(folder)
+    agreed_classes("shards", splits)
+    decoded(splits["train"], (3, 8, 8), None, range(len(splits["train"])))
 
 
 def _tar(path: Path) -> None:

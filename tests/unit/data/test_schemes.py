@@ -142,10 +142,10 @@ class Indexed:
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], Any]], None]:
-    """Let timm's factory return what a function of the split's name says, for the scheme wds/."""
+    """Let timm's factory return what a function of the split's name says, for the scheme tfds/."""
 
     def install(make: Callable[[str], Any]) -> None:
-        monkeypatch.setitem(schemes._PACKAGES, "wds", ("webdataset", "timm"))
+        monkeypatch.setitem(schemes._PACKAGES, "tfds", ("tensorflow-datasets", "timm"))
         monkeypatch.setattr(timm.data.dataset_factory, "create_dataset", lambda name, *, split, **_: make(split))
 
     return install
@@ -153,7 +153,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], Any]],
 
 def test_a_scheme_read_in_sequence_has_named_classes(tmp_path: Path, pretend: Any) -> None:
     pretend(lambda split: Sequence([0, 1] * 5, 10, {"bee": 1, "ant": 0}))
-    data = load_data("wds/x", data_dir=tmp_path)
+    data = load_data("tfds/x", data_dir=tmp_path)
     assert data.test
     assert data.classes == ("ant", "bee")
     inputs, labels = next(data.test.batches(10))
@@ -162,7 +162,7 @@ def test_a_scheme_read_in_sequence_has_named_classes(tmp_path: Path, pretend: An
 
 def test_classes_without_names_are_numbered(tmp_path: Path, pretend: Any) -> None:
     pretend(lambda split: Sequence([0, 1, 2] * 4, 0, {}))
-    assert load_data("wds/x", data_dir=tmp_path).classes == ("0", "1", "2")
+    assert load_data("tfds/x", data_dir=tmp_path).classes == ("0", "1", "2")
 
 
 def test_validation_is_the_test_split_of_a_scheme_without_one(tmp_path: Path, pretend: Any) -> None:
@@ -172,30 +172,30 @@ def test_validation_is_the_test_split_of_a_scheme_without_one(tmp_path: Path, pr
         return Sequence([0, 1] * (5 if split == "train" else 3), 0, {})
 
     pretend(make)
-    data = load_data("wds/x", data_dir=tmp_path)
+    data = load_data("tfds/x", data_dir=tmp_path)
     assert data.test
     assert len(data.test) == 6
 
 
 def test_images_lost_on_the_way_are_noticed(tmp_path: Path, pretend: Any) -> None:
     pretend(lambda split: Sequence([0, 1] * 5, 11, {}))
-    assert "should have 11 images by its own index, found 10" in refused("wds/x", data_dir=tmp_path)
+    assert "should have 11 images by its own index, found 10" in refused("tfds/x", data_dir=tmp_path)
 
 
 def test_unlabelled_images_are_noticed(tmp_path: Path, pretend: Any) -> None:
     pretend(lambda split: Sequence([0, 1] * 5 if split == "train" else [-1] * 4, 0, {}))
-    assert "labels must be 0 to 1, found -1 in test" in refused("wds/x", data_dir=tmp_path)
+    assert "labels must be 0 to 1, found -1 in test" in refused("tfds/x", data_dir=tmp_path)
 
 
 def test_an_empty_split_is_noticed(tmp_path: Path, pretend: Any) -> None:
     pretend(lambda split: Sequence([], 0, {"ant": 0, "bee": 1}))
-    assert "expected images in every split, found none" in refused("wds/x", data_dir=tmp_path)
+    assert "expected images in every split, found none" in refused("tfds/x", data_dir=tmp_path)
 
 
 def test_a_sequence_over_the_limit_is_refused(tmp_path: Path, pretend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(lambda split: Sequence([0, 1] * 5, 10, {}))
     monkeypatch.setattr(loading, "MEMORY_LIMIT", 400)
-    assert "store the images as a folder" in refused("wds/x", data_dir=tmp_path)
+    assert "store the images as a folder" in refused("tfds/x", data_dir=tmp_path)
 
 
 def test_a_damaged_image_is_reported_and_not_replaced_by_its_neighbour(
@@ -203,11 +203,11 @@ def test_a_damaged_image_is_reported_and_not_replaced_by_its_neighbour(
 ) -> None:
     files = sorted(write_tree().rglob("*.png"))
     pretend(lambda split: Indexed(files))
-    data = load_data("wds/x", data_dir=tmp_path)
+    data = load_data("tfds/x", data_dir=tmp_path)
     assert data.test
     assert (data.classes, len(data.test)) == (("ant", "bee"), 20)
     files[3].write_bytes(b"damaged")
-    assert "image 000003: expected an image, found a damaged" in refused("wds/x", data_dir=tmp_path, splits=("test",))
+    assert "image 000003: expected an image, found a damaged" in refused("tfds/x", data_dir=tmp_path, splits=("test",))
 
 
 def test_hugging_face_is_offline_while_a_data_set_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,3 +226,33 @@ def test_hugging_face_is_offline_while_a_data_set_is_opened(monkeypatch: pytest.
     load_data("hfds/x")
     assert seen == [True, True]
     assert hub.HF_HUB_OFFLINE is False
+
+
+@pytest.fixture
+def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `pictures`, Parquet files as Hugging Face lays them out: image n has brightness n."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    for split, count in (("train", 40), ("test", 4)):
+        pictures = [Image.fromarray(np.full((8, 8, 3), n, dtype=np.uint8)) for n in range(count)]
+        rows = {"image": pictures, "label": [n % 2 for n in range(count)]}
+        path = tmp_path / "pictures" / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_parquet_files_are_read_in_memory_or_where_they_lie(
+    parquet: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("kdcompress.data.loading.MEMORY_LIMIT", limit)
+    data = load_data("hfds/pictures", data_dir=parquet)
+    assert data.train is not None and data.holdout is not None and data.test is not None
+    assert isinstance(data.train.pixels, torch.Tensor) == (limit > 0)
+    seen = [
+        pair for split in (data.train, data.holdout) for x, y in split.batches(7) for pair in zip(x, y, strict=True)
+    ]
+    assert sorted((round(float(x.mean() * 255)), int(y)) for x, y in seen) == [(n, n % 2) for n in range(40)]
+    assert data.classes == ("cat", "dog") and len(data.test) == 4
