@@ -1,7 +1,8 @@
 """Which rows of every batch are this process's, where several processes share one.
 
-Each draws the chance of the whole batch and takes its own rows of it: N processes then see what one would see. It costs
-each of them the draws of all, 5 ns a number on a CPU.
+Each draws the chance of the whole batch and takes its own rows of it: N processes then see what one would see. What is
+drawn for the whole batch is little for GPUs, a key an image (see `maths.keyed`); on a CPU noise costs each process the
+draws of all, 5 ns a number.
 """
 
 from collections.abc import Callable, Iterator

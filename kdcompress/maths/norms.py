@@ -1,11 +1,11 @@
 """Vector norms an example, their duals, and the geometry of the ball."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from kdcompress.maths.keyed import keys, normals, uniforms
 from kdcompress.seats import own_rows
 from kdcompress.threat import Norm, ThreatModel
 
@@ -96,27 +96,45 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
 def uniform_in_ball(like: Tensor, threat: ThreatModel, generator: Generator) -> Tensor:
     """Noise of the shape of `like`, (B, ...), uniform in the ball of radius eps.
 
-    Drawn on the generator's device, so that a CPU generator gives every device the same noise.
     L2: a Gaussian direction times eps U^(1/D) (Muller 1959). L1: D of D + 1 exponentials over their sum, with signs.
+
+    Args:
+        generator: on the CPU. Noise for a CPU is drawn from it; for another device, keys are (see `maths.keyed`), and
+            the noise is other noise of the same kind.
     """
+    if like.device.type != "cpu":
+        return keyed_in_ball(like, threat, keys(len(like), generator))
     shape, D = like.shape[1:], like.shape[1:].numel()
-    how: Any = {"generator": generator, "device": generator.device}
 
     def drawn(B: int) -> Tensor:
         if threat.norm == "Linf":
-            return torch.rand((B, *shape), **how).mul_(2).sub_(1).mul_(threat.eps)
+            return torch.rand((B, *shape), generator=generator).mul_(2).sub_(1).mul_(threat.eps)
         if threat.norm == "L2":
-            direction = steepest(torch.randn((B, *shape), **how), "L2")
-            radius = torch.rand(B, **how) ** (1 / D)
+            direction = steepest(torch.randn((B, *shape), generator=generator), "L2")
+            radius = torch.rand(B, generator=generator) ** (1 / D)
             return direction * (threat.eps * radius).view(-1, *[1] * len(shape))
-        signs = torch.randint(0, 2, (B, D), **how) * 2 - 1
-        e = torch.empty((B, D + 1), device=generator.device).exponential_(generator=generator)
+        signs = torch.randint(0, 2, (B, D), generator=generator) * 2 - 1
+        e = torch.empty((B, D + 1)).exponential_(generator=generator)
         return (threat.eps * signs * e[:, :-1] / e.sum(1, keepdim=True)).view(B, *shape)
 
-    return own_rows(drawn, len(like)).to(like.device)
+    return own_rows(drawn, len(like))
+
+
+def keyed_in_ball(like: Tensor, threat: ThreatModel, key: Tensor) -> Tensor:
+    """The same by keys, int32 (B,): drawn on the device of `like`."""
+    D, device, eps = like.shape[1:].numel(), like.device, threat.eps
+    if threat.norm == "Linf":
+        noise = uniforms(key, D, device).mul_(2).sub_(1).mul_(eps)
+    elif threat.norm == "L2":
+        noise = steepest(normals(key, D, device), "L2") * (eps * uniforms(key, 1, device, stream=1) ** (1 / D))
+    else:
+        e = -uniforms(key, D + 1, device).log_()
+        noise = eps * uniforms(key, D, device, stream=1).sub_(0.5).sign_() * e[:, :-1] / e.sum(1, keepdim=True)
+    return noise.view_as(like)
 
 
 def gaussian(like: Tensor, sigma: float, generator: Generator) -> Tensor:
-    """N(0, sigma^2) for every entry of `like`, (B, ...); drawn on the generator's device."""
-    how: Any = {"generator": generator, "device": generator.device}
-    return sigma * own_rows(lambda B: torch.randn((B, *like.shape[1:]), **how), len(like)).to(like.device)
+    """N(0, sigma^2) for every entry of `like`, (B, ...); drawn as `uniform_in_ball`."""
+    if like.device.type != "cpu":
+        return normals(keys(len(like), generator), like.shape[1:].numel(), like.device).mul_(sigma).view_as(like)
+    return sigma * own_rows(lambda B: torch.randn((B, *like.shape[1:]), generator=generator), len(like))

@@ -20,6 +20,7 @@ from kdcompress.data import Split
 from kdcompress.devices import out_of_memory
 from kdcompress.errors import CheckpointError
 from kdcompress.evaluation.smoothing.kept import NOWHERE, KeptVotes
+from kdcompress.maths.keyed import keys, normals
 from kdcompress.maths.randomness import generator
 from kdcompress.processes import here, shared
 
@@ -36,14 +37,16 @@ Procedure = Generator[int, Votes, T]
 
 @dataclass(frozen=True)
 class Noise:
-    """Which votes: N(0, sigma^2 I), not clipped, drawn on the CPU under `seed`."""
+    """Which votes: N(0, sigma^2 I), not clipped, drawn under `seed`."""
 
     sigma: float
     seed: int
 
-    def block(self, name: str, number: int, shape: torch.Size) -> Tensor:
+    def block(self, name: str, number: int, shape: torch.Size, device: torch.device) -> Tensor:
         """(BLOCK, C, H, W), the noise of draws BLOCK b, ..., BLOCK b + BLOCK - 1 of the image called so."""
         draws = generator(self.seed, f"smoothing {name} {number}")
+        if device.type != "cpu":  # a CPU's 5 ns a number are more than the network takes there
+            return self.sigma * normals(keys(BLOCK, draws), shape.numel(), device).view(BLOCK, *shape)
         return self.sigma * torch.randn((BLOCK, *shape), generator=draws)
 
 
@@ -180,8 +183,8 @@ def _forward(model: nn.Module, at_work: list[_Image[T]], noise: Noise, batch_siz
         stop = min(image.wanted, start + room)
         while start < stop:
             end = min(stop, (start // BLOCK + 1) * BLOCK)
-            block = noise.block(image.name, start // BLOCK, image.x.shape)
-            inputs.append(image.x + block[start % BLOCK : start % BLOCK + end - start].to(device))
+            block = noise.block(image.name, start // BLOCK, image.x.shape, device)
+            inputs.append(image.x + block[start % BLOCK : start % BLOCK + end - start])
             owners.append((image, end - start))
             room, start = room - (end - start), end
         if room == 0:

@@ -110,8 +110,8 @@ def test_an_images_votes_do_not_depend_on_its_company_or_place(bright: nn.Module
 
 
 def test_images_and_seeds_have_noise_of_their_own(bright: nn.Module, greys: Split) -> None:
-    first, second = (NOISE.block(name, 0, torch.Size((1, 3, 3))) for name in ("a", "b"))
-    later = NOISE.block("a", 1, torch.Size((1, 3, 3)))
+    first, second = (NOISE.block(name, 0, torch.Size((1, 3, 3)), torch.device("cpu")) for name in ("a", "b"))
+    later = NOISE.block("a", 1, torch.Size((1, 3, 3)), torch.device("cpu"))
     assert not torch.equal(first, second) and not torch.equal(first, later)
     assert asked(bright, greys) != asked(bright, greys, noise=Noise(0.5, 4))
 
