@@ -13,6 +13,7 @@ from kdcompress.cli.compare import compare
 from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
 from kdcompress.cli.evaluate import evaluate
+from kdcompress.cli.plan import plan
 from kdcompress.cli.train import train
 from kdcompress.errors import EXIT_INTERRUPTED
 
@@ -30,6 +31,7 @@ app.command()(certify)
 app.command()(compare)
 app.command()(demo)
 app.command()(bench)
+app.command()(plan)
 
 
 @app.callback(invoke_without_command=True)

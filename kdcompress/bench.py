@@ -40,6 +40,7 @@ class Row(Result):
         peak_memory: bytes at the most during a step, beyond what lay there before; None on a CPU.
         ratio: to KD's time.
         floor: to KD's, what forwards and backwards alone cost by the counts of multiply-accumulates.
+        tflops: TFLOP/s of that floor in that time, two FLOP a multiply-accumulate: what `kdcompress plan` asks for.
         hours: for the epochs asked for, over the training images.
         fault: why there are no figures.
     """
@@ -50,6 +51,7 @@ class Row(Result):
     peak_memory: int | None = None
     ratio: float | None = None
     floor: float
+    tflops: float | None = None
     hours: float | None = None
     fault: str = ""
 
@@ -90,7 +92,8 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
         settings.student, settings.student_args, settings.student_stride, None, data, run, listener
     )
     images = training_split(data)
-    r = macs(teacher.model, data.input_size) / max(1, macs(student, data.input_size))
+    student_macs = max(1, macs(student, data.input_size))
+    r = macs(teacher.model, data.input_size) / student_macs
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
     x, y = next(images.shuffled(run.batch_size, run.seed).batches(run.batch_size, device=device))
     x = x.contiguous(memory_format=LAYOUT)
@@ -154,6 +157,7 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
                 peak_memory=peaks.get(name),
                 ratio=times[name] / times["KD"],
                 floor=cost / (r + 3),
+                tflops=2 * cost * student_macs * len(x) / times[name] / 1e9,
                 hours=times[name] * steps / 3_600_000,
             )
             for name, (_, cost) in ways.items()

@@ -11,11 +11,27 @@ from kdcompress.render.words import count, file_size
 def costs(bench: Bench) -> Group:
     """One row a method, the cheapest floor first."""
     table = Table(show_edge=False, pad_edge=False)
-    for title in ("method", "ms a step", "images/s", "peak memory", "times KD", "floor", "over floor", "hours"):
+    for title in (
+        "method",
+        "ms a step",
+        "images/s",
+        "peak memory",
+        "times KD",
+        "floor",
+        "over floor",
+        "TFLOP/s",
+        "hours",
+    ):
         table.add_column(title, justify="left" if title == "method" else "right")
     for row in bench.rows:
-        if row.milliseconds is None or row.ratio is None or row.images_per_second is None or row.hours is None:
-            table.add_row(Text(row.method), *["-"] * 4, f"{row.floor:.2f}", "-", "-")
+        if (
+            row.milliseconds is None
+            or row.ratio is None
+            or row.images_per_second is None
+            or row.tflops is None
+            or row.hours is None
+        ):
+            table.add_row(Text(row.method), *["-"] * 4, f"{row.floor:.2f}", "-", "-", "-")
             continue
         table.add_row(
             Text(row.method),
@@ -25,6 +41,7 @@ def costs(bench: Bench) -> Group:
             f"{row.ratio:.2f}",
             f"{row.floor:.2f}",
             f"{row.ratio / row.floor:.2f}",
+            f"{row.tflops:.3g}",
             f"{row.hours:.2f}",
         )
     return Group(

@@ -30,6 +30,7 @@ from kdcompress.settings.training import (
     CacheSettings,
     DistillSettings,
     PairSettings,
+    PlanSettings,
     TeacherCheckSettings,
     TrainSettings,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "ModelFile",
     "NonNegative",
     "PairSettings",
+    "PlanSettings",
     "Positive",
     "RunSettings",
     "Settings",

@@ -133,6 +133,41 @@ class TrainSettings(Settings):
         return self
 
 
+class PlanSettings(Settings):
+    """Everything `kdcompress plan` was asked for.
+
+    Attributes:
+        batch_size: of all GPUs together.
+        gpu_memory: GiB of one.
+        tflops: that one sustains in training; `kdcompress bench` measures it.
+        link: GB a second each way between any two, the slowest link that they talk over.
+    """
+
+    teacher_arch: str
+    teacher_args: dict[str, Any] = {}
+    student: str
+    student_args: dict[str, Any] = {}
+    student_stride: Annotated[int, Field(ge=1)] | None = None
+    image_size: Annotated[int, Field(ge=1)] = 224
+    classes: Annotated[int, Field(ge=2)] = 1000
+    train_images: Annotated[int, Field(ge=1)] = 1_281_167
+    loss: LossSettings = LossSettings()
+    run: RunSettings = RunSettings()
+    gpus: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 8, 64)
+    gpu_memory: Positive = 80.0
+    tflops: Positive = 100.0
+    link: Positive = 25.0
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> Self:
+        for gpus in self.gpus:
+            if self.run.batch_size % gpus != 0:
+                raise UsageError(
+                    f"--batch-size must be a multiple of every number of GPUs, got {self.run.batch_size} for {gpus}"
+                )
+        return self
+
+
 class BenchSettings(PairSettings):
     """Everything `kdcompress bench` was asked for."""
 

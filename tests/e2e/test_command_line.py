@@ -44,6 +44,8 @@ OPTIONS = {
     "--junit --format",
     "bench": "--teacher --teacher-arch --teacher-mean --student --student-arg --data --eps --batch-size --device "
     "--epochs --compiled --report --format",
+    "plan": "--teacher-arch --student --image-size --classes --train-images --recipe --epochs --batch-size --precision "
+    "--gpus --gpu-memory --tflops --link --report --format",
     "demo": "--images --seed --device --report --picture --format",
 }
 
@@ -95,9 +97,10 @@ HOMES = {
     "evaluate": (settings.EvaluationSettings, settings.GateSettings),
     "certify": (settings.EvaluationSettings, settings.CertifyGates),
     "train": (settings.RunSettings, settings.TrainSettings),
+    "plan": (settings.RunSettings, settings.LossSettings, settings.PlanSettings),
 }
-FEWER = {("certify", "images")}
-"""Where a command has its own default, since what it measures takes longer."""
+ITS_OWN = {("certify", "images"), ("plan", "epochs"), ("plan", "batch_size"), ("plan", "gpus")}
+"""Where a command has its own default, since what it measures takes longer, or what it plans is larger."""
 OF_THE_RECIPE = {field for recipe in settings.RECIPES.values() for field in recipe} | {"ce_weight", "inner_steps"}
 """What is not given there is the recipe's."""
 
@@ -108,9 +111,9 @@ def test_what_the_command_line_assumes_is_what_the_settings_say(name: str) -> No
     for parameter in COMMANDS[name].params:
         for home in HOMES.get(name, TRAINING):
             field = home.model_fields.get(parameter.name)
-            if name == "distill" and parameter.name in OF_THE_RECIPE:
+            if name in ("distill", "plan") and parameter.name in OF_THE_RECIPE:
                 assert parameter.default is None, parameter.name
-            elif field is not None and not field.is_required() and (name, parameter.name) not in FEWER:
+            elif field is not None and not field.is_required() and (name, parameter.name) not in ITS_OWN:
                 # One that depends on other options is None as typed.
                 expected = None if field.default_factory is not None else field.default
                 assert parameter.default == expected, parameter.name

@@ -24,7 +24,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("processes",),
     ("attacks", "bounds", "engine", "gates"),
     ("training", "evaluation"),
-    ("demo", "bench"),
+    ("demo", "bench", "plan"),
     ("render",),
     ("cli",),
     ("__main__",),

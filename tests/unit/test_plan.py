@@ -1,0 +1,77 @@
+"""What a run will take: figures that follow from each other, and advice where they ask for it."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kdcompress.errors import UsageError
+from kdcompress.plan import Plan, plan
+from kdcompress.render.plan import advice, planned
+from kdcompress.settings import LossSettings, PlanSettings, RunSettings
+
+SMALL = {"layers": [1, 1, 1, 1], "channels": [16, 16, 32, 32]}
+
+
+def made(**asked: Any) -> Plan:
+    usual = {
+        "teacher_arch": "resnet18",
+        "teacher_args": SMALL,
+        "student": "resnet18",
+        "student_args": SMALL,
+        "image_size": 32,
+        "classes": 10,
+        "train_images": 50_000,
+        "run": RunSettings(epochs=10, batch_size=64),
+        "gpus": (1, 4),
+    }
+    return plan(PlanSettings(**usual | asked))
+
+
+def test_the_figures_follow_from_each_other() -> None:
+    found = made(tflops=2.0, link=0.5)
+    one, four = found.rows
+    assert found.steps == 10 * (50_000 // 64) and found.r == pytest.approx(1.0)
+    assert (one.images, four.images) == (64, 16)
+    assert one.compute == pytest.approx(64 * found.flops / 2e12) and four.compute == pytest.approx(one.compute / 4)
+    assert one.exchange == 0 and four.exchange == pytest.approx(2 * 3 / 4 * 4 * found.student_params / 0.5e9)
+    assert four.hours == pytest.approx(found.steps * (four.compute + four.exchange) / 3600)
+    assert four.gpu_hours == pytest.approx(4 * four.hours)
+    assert one.memory > four.memory > found.resident and one.fits and one.micro_batch is None
+
+
+def test_memory_that_is_too_little_asks_for_parts_and_then_says_no() -> None:
+    whole = made(gpus=(1,)).rows[0]
+    tight = made(gpus=(1,), gpu_memory=(whole.memory - 5 * 2**20) / 2**30).rows[0]
+    assert tight.fits and tight.micro_batch is not None and 2 <= tight.micro_batch < 64
+    assert tight.memory < whole.memory
+    none = made(gpus=(1,), gpu_memory=0.5)
+    assert not none.rows[0].fits and none.rows[0].micro_batch is None
+    assert "not even two images fit" in advice(none)[0]
+
+
+def test_advice_is_given_where_the_figures_ask_for_it() -> None:
+    assert advice(made(gpus=(1,), tflops=0.1)) == []
+    said = advice(made(gpus=(8,), link=0.001))
+    assert any("8 images at a time: add --sync-batchnorm" in line for line in said)
+    assert any("averaging gradients" in line for line in said)
+    layered = made(gpus=(8,), student="convnext_atto", student_args={"depths": [1, 1, 1, 1], "dims": [16, 16, 16, 16]})
+    assert not any("sync-batchnorm" in line for line in advice(layered))
+
+
+def test_recipes_cost_what_they_cost() -> None:
+    kd, rslad = (made(loss=LossSettings(recipe=name), gpus=(1,)).flops for name in ("kd", "rslad"))
+    assert rslad / kd == pytest.approx(27 / 4, rel=0.1)
+
+
+def test_the_table_says_what_it_rests_on() -> None:
+    console = Console(width=130, record=True)
+    console.print(planned(made()))
+    text = console.export_text()
+    assert "at 100 TFLOP/s a GPU (--tflops; kdcompress bench measures it)" in " ".join(text.split())
+    assert "7,810 steps" in text and text.count(" GiB") >= 4
+
+
+def test_gpus_that_cannot_share_a_batch_are_refused() -> None:
+    with pytest.raises(UsageError, match="must be a multiple of every number of GPUs, got 64 for 3"):
+        made(gpus=(1, 3))
