@@ -271,3 +271,38 @@ def test_a_missed_gate_ends_the_job(student: Path, pictures: Path, tmp_path: Pat
     stdout, _ = ended(started(2, ["-m", "kdcompress", *words, "--device", "cpu", "--no-masking-checks"]), 1)
     assert json.loads(report.read_text())["gates"][0]["met"] is False
     assert stdout.count("min-robust-accuracy") == 1
+
+
+def test_a_process_that_dies_while_it_measures_ends_the_job_and_the_restart_goes_on(
+    student: Path, teacher: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    kept, report = tmp_path / "kept", tmp_path / "report.json"
+    words = ["-m", "kdcompress", "evaluate", *judged(student, teacher, pictures), "--eps", "4/255", "--chunk", "2"]
+    words += ["--attack", "apgd", "--certify-images", "0", "--device", "cpu", "--report", str(report)]
+    job = started(2, [*words, "--keep-dir", str(kept)], "--max-restarts", "1")
+    end = time.monotonic() + 120
+    while len(list(kept.rglob("chunk-*.safetensors"))) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(children(job)[1], signal.SIGKILL)
+    _, stderr = ended(job)
+    assert "verdicts of an earlier run are taken up again" in stderr
+    ended(started(1, [*words[:-1], str(tmp_path / "one.json"), "--fresh"]))
+    again, one = (json.loads(path.read_text()) for path in (report, tmp_path / "one.json"))
+    assert again["models"]["student"]["verdicts"] == one["models"]["student"]["verdicts"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpus_talk_by_nccl(teacher: list[str], pictures: Path, tmp_path: Path) -> None:
+    count, one, all_ = min(2, torch.cuda.device_count()), tmp_path / "one", tmp_path / "all"
+    words = ["--epochs", "4", "--sync-batchnorm", "--device", "cuda"]
+    ended(started(1, command(teacher, pictures, one, *words)))
+    runner = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    job = subprocess.run(
+        [sys.executable, *runner, *command(teacher, pictures, all_, *words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert job.returncode == 0, job.stderr
+    assert furthest(weights(all_), weights(one)) < 1e-2  # noise and kernels alike, sums in another order
