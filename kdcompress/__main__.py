@@ -10,6 +10,7 @@ from kdcompress.cli.bench import bench
 from kdcompress.cli.certify import certify
 from kdcompress.cli.commands import Commands
 from kdcompress.cli.compare import compare
+from kdcompress.cli.configured import configured
 from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
 from kdcompress.cli.evaluate import evaluate
@@ -24,14 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command()(distill)
-app.command()(train)
-app.command()(evaluate)
-app.command()(certify)
-app.command()(compare)
-app.command()(demo)
-app.command()(bench)
-app.command()(plan)
+for command in (distill, train, evaluate, certify, compare, demo, bench, plan):
+    app.command()(configured(command))
 
 
 @app.callback(invoke_without_command=True)

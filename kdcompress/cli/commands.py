@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from kdcompress.errors import EXIT_CANNOT_RUN
+from kdcompress.errors import EXIT_CANNOT_RUN, UsageError
 from kdcompress.settings import in_words
 
 Misuse: Any = typer.BadParameter.__mro__[2]
@@ -21,6 +21,9 @@ class Commands(TyperGroup):
         """Run a command and leave with its exit code."""
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
+        except UsageError as error:  # of a file of options, or of the environment
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            code = EXIT_CANNOT_RUN
         except Misuse as error:
             if type(error).__name__ == "NoArgsIsHelpError":  # the help is its message, or was printed already
                 typer.echo(error.format_message(), nl=False)

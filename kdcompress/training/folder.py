@@ -12,7 +12,7 @@ from kdcompress.errors import UsageError
 
 MAKING = ".making-"
 """How a folder is called until the run in it is whole."""
-RUN_FILES = ("student.safetensors", "last.safetensors", "student.json", "metrics.jsonl")
+RUN_FILES = ("student.safetensors", "last.safetensors", "student.json", "metrics.jsonl", "run.toml")
 
 
 def refuse_used(out: Path, *, overwrite: bool) -> None:

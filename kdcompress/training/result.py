@@ -11,6 +11,7 @@ from kdcompress.models.cost import macs, parameter_count
 from kdcompress.models.normalised import NormalisedModel
 from kdcompress.models.record import ModelRecord
 from kdcompress.settings import DistillSettings, TrainSettings
+from kdcompress.settings.config import as_options, as_toml
 from kdcompress.threat import ThreatModel
 from kdcompress.training.folder import run_folder
 from kdcompress.training.ingredients import training_split
@@ -88,6 +89,11 @@ def leave(
             versions=versions(),
         )
         (folder / "student.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        options = as_options(settings) | {"out": str(out.resolve())}
+        if gradient is not None:  # what was chosen by the clock might be chosen otherwise
+            options["iga-mode"] = gradient.mode
+        command = "distill" if isinstance(settings, DistillSettings) else "train"
+        (folder / "run.toml").write_text(as_toml(command, options), encoding="utf-8", errors="backslashreplace")
         lines = [json.dumps(asdict(epoch)) for epoch in fitted.history]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return result

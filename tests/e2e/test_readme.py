@@ -13,7 +13,8 @@ import typer
 from kdcompress.__main__ import app
 
 ROOT = Path(__file__).parents[2]
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+PROGRAM: Any = typer.main.get_command(app)
+COMMANDS: dict[str, Any] = PROGRAM.commands
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
@@ -31,9 +32,18 @@ def commands(document: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_of_a_document_is_understood(document: str) -> None:
-    for name, *words in commands(document):
-        COMMANDS[name].make_context(name, words)  # raises on an unknown option or a value of the wrong kind
+def test_every_command_of_a_document_is_understood(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "student").mkdir()
+    (toml,) = re.findall(r"```toml\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "student" / "run.toml").write_text(toml)
+    found = commands(document)
+    monkeypatch.chdir(tmp_path)
+    program = PROGRAM.make_context("kdcompress", ["demo"])
+    for name, *words in found:
+        # Raises on an unknown option or a value of the wrong kind.
+        COMMANDS[name].make_context(name, words, parent=program)
 
 
 def test_the_readme_shows_every_command() -> None:
@@ -59,6 +69,7 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert sorted(path.name for path in Path("student").iterdir()) == [
         "last.safetensors",
         "metrics.jsonl",
+        "run.toml",
         "student.json",
         "student.safetensors",
     ]

@@ -1,0 +1,127 @@
+"""Options from a file and from the environment, under those that are typed.
+
+    typed > KDCOMPRESS_OPTION in the environment > [COMMAND] in the file > what stands in the file above any table
+
+A file may serve several commands: what stands above its tables is for every command that has such an option.
+"""
+
+import inspect
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdcompress.errors import UsageError, did_you_mean
+
+PREFIX = "KDCOMPRESS_"
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with --config, whose options may stand there or in the environment."""
+
+    @wraps(command)
+    def with_file(config: Path | None = None, **options: Any) -> None:
+        command(**options)  # `config` has been read before the others were looked at
+
+    signature = inspect.signature(command)
+    own = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Config)
+    with_file.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), own]
+    )
+    with_file.__annotations__ = command.__annotations__ | {"config": Config}
+    return with_file
+
+
+def _read(context: typer.Context, config: Path | None) -> Path | None:
+    commands: dict[str, Any] = getattr(context.parent and context.parent.command, "commands", {})
+    command, name = context.command, str(context.info_name)
+    everywhere = {option for one in commands.values() for option in names_of(one)}
+    own = names_of(command)
+    found = {} if config is None else from_file(config, name, own, everywhere, commands)
+    found |= from_environment(os.environ, own, everywhere)
+    several = {one.name for one in command.params if one.nargs == -1 or getattr(one, "multiple", False)}
+    context.default_map = {
+        option: [value] if option in several and not isinstance(value, list) else value
+        for option, value in found.items()
+    }
+    return config
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file of options: epochs = 30 is --epochs 30. What is typed counts before it, and in between "
+        "KDCOMPRESS_EPOCHS=30 in the environment.",
+        metavar="FILE",
+        is_eager=True,
+        callback=_read,
+    ),
+]
+
+
+def names_of(command: Any) -> dict[str, str]:
+    """How an option may be called, with dashes or underscores alike -> its parameter's name."""
+    return {
+        word.lstrip("-").replace("-", "_"): one.name
+        for one in command.params
+        for word in (*one.opts, one.name)
+        if one.name not in ("config", "help")
+    }
+
+
+def from_file(
+    path: Path, command: str, own: Mapping[str, str], everywhere: Iterable[str], commands: Iterable[str]
+) -> dict[str, Any]:
+    """Values for `command`'s parameters.
+
+    Raises:
+        UsageError: if the file cannot be read, or asks for what no command has.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(
+            f'--config {path}: expected TOML, such as epochs = 30 or data = "cifar10/": {error}'
+        ) from error
+    tables = {name: value for name, value in content.items() if isinstance(value, dict)}
+    for table in tables:
+        if table not in commands:
+            raise UsageError(
+                f"--config {path}: expected tables named as commands, got [{table}]{did_you_mean(table, commands)}"
+            )
+    shared = {name: value for name, value in content.items() if name not in tables}
+    above = _known(shared, own, everywhere, f"--config {path}: no command has an option")
+    mine = _known(tables.get(command, {}), own, own, f"--config {path}: kdcompress {command} has no option")
+    return above | mine
+
+
+def from_environment(variables: Mapping[str, str], own: Mapping[str, str], everywhere: Iterable[str]) -> dict[str, Any]:
+    """Values of KDCOMPRESS_...; an option that may be given several times is split at spaces.
+
+    Raises:
+        UsageError: for a name that no command has.
+    """
+    asked = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if name.startswith(PREFIX)}
+    found = _known(asked, own, everywhere, f"the environment's {PREFIX}...: no command has an option")
+    return {name: value.split() if name.endswith("_arg") or name == "arg" else value for name, value in found.items()}
+
+
+def _known(asked: Mapping[str, Any], own: Mapping[str, str], allowed: Iterable[str], complaint: str) -> dict[str, Any]:
+    found = {}
+    allowed = set(allowed)
+    for name, value in asked.items():
+        plain = name.replace("-", "_")
+        if plain not in allowed:
+            near = did_you_mean(name, [one.replace("_", "-") for one in allowed])
+            raise UsageError(f"{complaint} {name}{near}")
+        if isinstance(value, dict):
+            raise UsageError(f"{complaint} {name} with a table of values; write key=value texts in a list")
+        if plain in own:
+            found[own[plain]] = value
+    return found

@@ -1,0 +1,191 @@
+"""Options from a file and the environment, and the file that a run leaves to be run again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdcompress.settings import (
+    CacheSettings,
+    DataSettings,
+    DistillSettings,
+    LossSettings,
+    ModelFile,
+    RunSettings,
+    Settings,
+    ThreatSettings,
+    TrainSettings,
+)
+from kdcompress.settings.config import as_options, as_toml
+from kdcompress.training import runs
+
+TEACHER = ModelFile(path=Path("/t/robust.pt"), arch="a.b:c", args={"depth": 3, "act": "1", "k": [1, [2, 3]]})
+PAIR: dict[str, Any] = {
+    "teacher": TEACHER,
+    "student": "resnet18",
+    "data": DataSettings(data="digits"),
+    "threat": ThreatSettings(eps=8 / 255),
+}
+
+
+class BeganError(Exception):
+    """Ends a command where its work would begin."""
+
+
+@pytest.fixture
+def asked(run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A command line -> the settings that it asks for, or its one line of refusal."""
+    heard: list[Any] = []
+
+    def work(settings: Any, out: Path, **_: Any) -> None:
+        heard.append((settings, out))
+        raise BeganError
+
+    monkeypatch.setattr(runs, "distill", work)
+    monkeypatch.setattr(runs, "train", work)
+
+    def ask(*words: object) -> Any:
+        heard.clear()
+        ran = run(*words)
+        if heard:
+            return heard[0]
+        assert ran.code == 2 and ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1, ran.stderr
+        return ran.stderr
+
+    return ask
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        DistillSettings(**PAIR),
+        *(DistillSettings(**PAIR, loss=LossSettings(recipe=name)) for name in ("kd", "iad", "igdm", "ard")),
+        DistillSettings(
+            **PAIR | {"teacher": ModelFile(path=Path("/t/x.pt"), mean=(0.1, 1 / 3, 0.5), std="none")},
+            student_args={"layers": [1, 1], "act_layer": "silu", "drop": 0.1},
+            student_stride=8,
+            loss=LossSettings(align="jacobian", iga_weight=3.3, iga_norm="l1", iga_micro_batch=4, iga_mode="exact"),
+            run=RunSettings(epochs=3, average="swa", noise_sigma=0.25, sync_batchnorm=True, seed=7, precision="bf16"),
+            cache=CacheSettings(cache_teacher=True, cache_views=3, cache_dir=Path("/v")),
+        ),
+        DistillSettings(**PAIR, run=RunSettings(optimizer="sgd", schedule="step", average="none", augment="idbh")),
+        TrainSettings(
+            recipe="trades",
+            model="resnet18",
+            model_args={"layers": [1, 1, 1, 1]},
+            data=DataSettings(data="torch/cifar10", data_dir=Path("/d"), train_images=100, skip_corrupt=True),
+            threat=ThreatSettings(norm="L2", eps=0.1),
+            beta=3.0,
+            label_smoothing=0.1,
+        ),
+        TrainSettings(recipe="at", model="m", attack_steps=3, data=PAIR["data"], threat=PAIR["threat"]),
+    ],
+)
+def test_the_file_asks_for_the_settings_that_it_was_made_from(asked: Any, tmp_path: Path, settings: Settings) -> None:
+    command = "distill" if isinstance(settings, DistillSettings) else "train"
+    file = written(tmp_path / "run.toml", as_toml(command, as_options(settings)))
+    found, out = asked(command, "--config", file, "--out", tmp_path / "out")
+    assert found.model_dump(mode="json") == settings.model_dump(mode="json") and out == tmp_path / "out"
+
+
+def test_a_run_leaves_the_file_that_runs_it_again(run: Any, student: Path, tmp_path: Path) -> None:
+    ran = run("distill", "--config", student / "run.toml")
+    assert ran.code == 2 and f"--out {student} already holds a run" in ran.stderr
+    ran = run("distill", "--config", student / "run.toml", "--out", tmp_path / "again")
+    assert ran.code == 0, ran.stderr
+    first, again = (json.loads((folder / "student.json").read_text()) for folder in (student, tmp_path / "again"))
+    assert first["last"]["sha256"] == again["last"]["sha256"] and first["sha256"] == again["sha256"]
+
+
+FILE = """
+eps = "4/255"
+epochs = 5
+seed = 1
+
+[distill]
+teacher = "robust.pt"
+student = "resnet18"
+student-arg = ["layers=1,1,1,1", "act_layer=silu"]
+data = "digits"
+out = "out"
+cache_teacher = true
+epochs = 6
+
+[evaluate]
+model = "out/student.safetensors"
+min-robust-accuracy = 0.4
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "epochs", "seed"),
+    [
+        ((), {}, 6, 1),
+        ((), {"KDCOMPRESS_EPOCHS": "7"}, 7, 1),
+        (("--epochs", "8"), {"KDCOMPRESS_EPOCHS": "7", "KDCOMPRESS_SEED": "9"}, 8, 9),
+    ],
+)
+def test_what_is_typed_counts_before_the_environment_and_that_before_the_file(
+    asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: Any, variables: Any, epochs: int, seed: int
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found, out = asked("distill", "--config", written(tmp_path / "run.toml", FILE), *words)
+    assert (found.run.epochs, found.run.seed, out) == (epochs, seed, Path("out"))
+    assert found.threat.eps == 4 / 255 and found.cache.cache_teacher
+    assert found.student_args == {"layers": (1, 1, 1, 1), "act_layer": "silu"}
+
+
+def test_the_environment_alone_is_enough(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "MODEL": "resnet18",
+        "MODEL_ARG": "layers=1,1,1,1 channels=4,4,4,4",
+        "DATA": "digits",
+        "EPS": "0.1",
+        "OUT": "o",
+        "OVERWRITE": "1",
+    }.items():
+        monkeypatch.setenv(f"KDCOMPRESS_{name}", value)
+    found, out = asked("train")
+    assert found.model_args == {"layers": (1, 1, 1, 1), "channels": (4, 4, 4, 4)} and out == Path("o")
+
+
+def test_an_argument_and_gates_may_stand_in_the_file(run: Any, tmp_path: Path, student: Path, pictures: Path) -> None:
+    text = FILE.replace("out/student.safetensors", str(student / "student.safetensors"))
+    words = ("--config", written(tmp_path / "run.toml", text), "--data", pictures, "--attack", "none")
+    ran = run("evaluate", *words, "--certify-images", "0", "--device", "cpu")
+    assert ran.code == 2 and "--min-robust-accuracy" in ran.stderr  # it was read: nothing is attacked here
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epocs = 3", "no command has an option epocs; did you mean epochs"),
+        ("[distill]\nmodel = 'x'", "kdcompress distill has no option model"),
+        ("[distil]\nepochs = 3", "expected tables named as commands, got [distil]; did you mean distill?"),
+        ("epochs = ", "expected TOML, such as epochs = 30"),
+        ("teacher = 't'\nstudent = 's'\ndata = 'd'\neps = 1\nout = 'o'\nepochs = 'many'", "--epochs: "),
+        ("[distill.student-arg]\nlayers = 1", "student-arg with a table of values; write key=value texts in a list"),
+        ("config = 'other.toml'", "no command has an option config"),
+    ],
+)
+def test_a_file_with_a_fault_is_refused(asked: Any, tmp_path: Path, text: str, said: str) -> None:
+    line = asked("distill", "--config", written(tmp_path / "run.toml", text))
+    assert said in line
+
+
+def test_a_file_that_cannot_be_read_is_named(asked: Any, tmp_path: Path) -> None:
+    assert "cannot be read (No such file or directory)" in asked("distill", "--config", tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff")
+    assert "cannot be read" in asked("distill", "--config", tmp_path / "bytes.toml")
+
+
+def test_a_variable_that_no_option_knows_is_refused(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDCOMPRESS_EPOCS", "3")
+    assert "KDCOMPRESS_...: no command has an option epocs; did you mean epochs" in asked("distill")
