@@ -10,6 +10,7 @@ Files are the leader's alone, but for what is kept of pieces that were measured.
 """
 
 import datetime
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -37,12 +38,13 @@ class Processes:
 
     Attributes:
         rank: which this is, from 0; `local` among those of this machine.
-        count: how many there are.
+        count: how many there are, `beside` of them on this machine.
     """
 
     rank: int = 0
     count: int = 1
     local: int = 0
+    beside: int = 1
 
     @property
     def leads(self) -> bool:
@@ -166,8 +168,9 @@ def shared(what: str, count: int, work: Callable[[int], T]) -> list[T]:
 
 
 def by_leader(work: Callable[[], T]) -> T:
-    """What the leader finds, known to all: for what is quick, or disturbed by neighbours."""
+    """What the leader finds while the others wait, known to all: for what is quick, or disturbed by neighbours."""
     processes = here()
+    processes.from_leader(None)  # all are here
     return processes.from_leader(work() if processes.leads else cast(T, None))
 
 
@@ -192,7 +195,9 @@ def joined(device: str) -> Iterator[Processes]:
         store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     try:
-        token = _HERE.set(Processes(rank, count, dist.get_node_local_rank()))
+        machines: list[str] = [""] * count
+        dist.all_gather_object(machines, platform.node())
+        token = _HERE.set(Processes(rank, count, dist.get_node_local_rank(), machines.count(platform.node())))
         try:
             yield here()
         finally:

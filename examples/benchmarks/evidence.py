@@ -95,7 +95,7 @@ BEDS = {
         images=200,
         students={
             "resnet18": Student("resnet18", SMALL, stride=8),
-            "vit": Student("vit_tiny_patch16_224", VIT),
+            "vit": Student("vit_tiny_patch16_224", VIT, lr=3e-3),
         },
         batch_size=64,
     ),
@@ -285,6 +285,8 @@ def measured(file: Path, bed: Bed, attacks: set[str], options: argparse.Namespac
 
 
 def run_row(options: argparse.Namespace) -> None:
+    if options.lr is not None and not options.held_out_only:
+        raise SystemExit("--lr is for --held-out-only: a row is trained at its bed's or its student's own rate")
     bed = BEDS[options.bed]
     options.rows.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

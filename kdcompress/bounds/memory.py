@@ -40,7 +40,7 @@ def available_memory(device: torch.device, proc: Path = Path("/proc"), cgroups: 
                     break
     if not left and hasattr(os, "sysconf"):
         left.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    return min(left, default=2**31) // here().count
+    return min(left, default=2**31) // here().beside
 
 
 def rows_within(network: Network, limit: int) -> int:

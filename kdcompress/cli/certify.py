@@ -206,10 +206,11 @@ def certify(
             settings.data,
         )
         from kdcompress.evaluation.certify import certify_with_names
+        from kdcompress.processes import joined
         from kdcompress.render.certification import certification
         from kdcompress.render.progress import listening
 
-        with listening(stderr()) as listener:
+        with joined(settings.evaluation.device), listening(stderr()) as listener:
             result, names = certify_with_names(settings, listener=listener)
         if not speaks():
             return

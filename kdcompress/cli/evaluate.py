@@ -219,11 +219,12 @@ def evaluate(
             settings.data,
         )
         from kdcompress.evaluation.evaluate import evaluate_with_evidence
+        from kdcompress.processes import joined
         from kdcompress.render.console import evaluation
         from kdcompress.render.markdown import markdown as as_markdown
         from kdcompress.render.progress import listening
 
-        with listening(stderr()) as listener:
+        with joined(settings.evaluation.device), listening(stderr()) as listener:
             result, evidence = evaluate_with_evidence(settings, listener=listener)
         if not speaks():
             return

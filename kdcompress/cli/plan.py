@@ -7,7 +7,7 @@ import typer
 from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import DATA, MEASURES, TEACHER, Format, default
-from kdcompress.cli.output import deliver, stderr
+from kdcompress.cli.output import deliver, speaks, stderr
 from kdcompress.errors import UsageError
 from kdcompress.settings import LossSettings, PlanSettings, RunSettings
 
@@ -103,6 +103,8 @@ def plan(
 
         with listening(stderr()) as listener:
             result = made(settings, listener=listener)
+        if not speaks():
+            return
         text = result.model_dump_json(indent=2)
         deliver(text, planned(result), format, {report: f"{text}\n".encode()})
 

@@ -5,6 +5,7 @@ nothing has to be pickled or put into shared memory.
 """
 
 import os
+import re
 import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -187,6 +188,7 @@ def _is_grey(items: Items, positions: range, skip_corrupt: bool) -> bool:
 
 def _damaged(name: str, error: Exception) -> DamagedImageError:
     detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+    detail = re.sub(r"<_io\.BytesIO object at 0x\w+>", "in its bytes", detail)
     return DamagedImageError(
         f"{name}: expected an image, found a damaged or foreign file ({detail}); replace or remove it, or leave such "
         "training images out by --skip-corrupt"

@@ -16,9 +16,9 @@ from kdcompress.data.digits import DIGITS_SIDE, digits_splits
 from kdcompress.data.items import Items, agreed_classes
 from kdcompress.data.schemes import TORCH_NAMES, is_scheme, scheme_splits
 from kdcompress.data.selection import balanced_positions, holdout_positions
-from kdcompress.data.shards import shard_splits, shards_of
+from kdcompress.data.shards import refuse_packed, shard_splits, shards_of
 from kdcompress.data.splits import ReadRows, Split
-from kdcompress.data.tree import folder_tree, tree_splits
+from kdcompress.data.tree import SPLIT_FOLDERS, folder_tree, tree_splits
 from kdcompress.errors import DataError, did_you_mean
 
 # A split with more pixels than this is read from its files again for every batch; also the most image bytes of a tar.
@@ -185,9 +185,10 @@ def _found(
             f"--data must be an image folder, a tar file, digits or a timm scheme such as torch/cifar10; {spec} cannot "
             f"be read ({getattr(error, 'strerror', None) or error})"
         ) from error
-    if is_folder and shards_of(path):
+    if is_folder and shards_of(path) and not any((path / name).is_dir() for name in SPLIT_FOLDERS):
         return shard_splits(path, on_progress)
     if is_folder:
+        refuse_packed(path)
         return tree_splits(folder_tree(path))
     if is_file:
         told = None if on_progress is None else partial(on_progress, "read archive")

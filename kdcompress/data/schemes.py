@@ -75,9 +75,6 @@ def scheme_splits(
     if data_dir is not None and scheme == "torch" and name.lower() in {"image_folder", "folder"}:
         # The same layout that --data DIR reads, with the same checks.
         return tree_splits(folder_tree(data_dir))
-    if scheme == "hfds" and data_dir is not None and (data_dir / name).is_dir():
-        # Parquet files of the user's: their folder is the name, and the library keeps its copy where it always does.
-        spec, data_dir = f"{scheme}/{(data_dir / name).resolve()}", None
     names = _TORCH_SPLIT_NAMES if scheme == "torch" else _SPLIT_NAMES
     return {split: _items(spec, data_dir, split, names[split], limit) for split in splits}, ()
 
@@ -114,18 +111,23 @@ def _opened(spec: str, data_dir: Path | None, split: str, names: Sequence[str]) 
     """timm's dataset under the first of `names` that it has."""
     from timm.data.dataset_factory import create_dataset  # a slow import
 
+    prefix, _, own = spec.partition("/")
+    where, root = spec, None if data_dir is None else str(data_dir)
+    if prefix.lower() == "hfds" and data_dir is not None and (data_dir / own).is_dir():
+        # Parquet files of the user's: their folder is the name, and the library keeps its copy where it always does.
+        where, root = f"{prefix}/{(data_dir / own).resolve()}", None
     failures: list[Exception] = []
     for name in names:
         try:
             with _offline(spec):
-                root = None if data_dir is None else str(data_dir)
-                return create_dataset(spec, root=root, split=name, is_training=False, download=False)
+                return create_dataset(where, root=root, split=name, is_training=False, download=False)
         except Exception as error:  # five libraries raise what they like, assertions included
             failures.append(error)
     detail = " ".join((str(failures[0]) or type(failures[0]).__name__).split())[:200]
+    under = "" if data_dir is None else f" under --data-dir {data_dir}"
     raise DataError(
-        f"--data {spec}: no {split} split under --data-dir {data_dir}; kdcompress never downloads: fetch the data set "
-        f"first, then name its folder ({detail})"
+        f"--data {spec}: no {split} split{under}; kdcompress never downloads: fetch the data set first, then name its "
+        f"folder ({detail})"
     ) from failures[0]
 
 
@@ -170,7 +172,10 @@ def _in_sequence(spec: str, dataset: Any, split: str, limit: int) -> tuple[list[
 def _labels(source: Any) -> list[int]:
     """Class indices without decoding images, where the source has them apart."""
     if (column := getattr(source, "label_key", None)) is not None and hasattr(source, "dataset"):
-        return [int(label) for label in source.dataset[column]]
+        if column not in source.dataset.column_names:
+            found = ", ".join(source.dataset.column_names)
+            raise DataError(f"--data hfds/...: expected the columns image and {column}, found {found}; rename them")
+        return [_class_index(column, label) for label in source.dataset[column]]
     targets = getattr(source, "targets", None)
     if targets is not None and getattr(targets, "ndim", 1) == 1:
         return [int(label) for label in targets]
@@ -182,6 +187,12 @@ def _labels(source: Any) -> list[int]:
         image.close()
         labels.append(int(label))
     return labels
+
+
+def _class_index(column: str, label: object) -> int:
+    if not isinstance(label, int):
+        raise DataError(f"--data hfds/...: expected class indices in the column {column}, found {label!r}")
+    return label
 
 
 def _labelled(dataset: Any, split: str, labels: list[int], opened: Any) -> Items:

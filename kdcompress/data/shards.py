@@ -48,6 +48,17 @@ def shards_of(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def refuse_packed(folder: Path) -> None:
+    """Compressed shards are no folder tree, and cannot be read from the middle.
+
+    Raises:
+        DataError: naming the first.
+    """
+    packed = next(iter(sorted(folder.glob("*train*.tar.*"))), None)
+    if packed is not None and not (folder / "train").is_dir():
+        raise DataError(f"--data {folder}: expected shards that are not compressed, found {packed.name}; unpack it")
+
+
 def shard_splits(
     folder: Path, on_progress: Callable[[str, int, int], None] | None = None
 ) -> tuple[dict[str, Items], tuple[str, ...]]:
@@ -90,7 +101,17 @@ def shard_splits(
 
 
 def _items(shards: list[Path], samples: _Found, classes: tuple[str, ...]) -> Items:
-    places = samples.places
+    places, most = samples.places, max(samples.labels, default=0)
+    if classes and most >= len(classes):
+        raise DataError(
+            f"--data {shards[0].parent}: {CLASS_NAMES} names {len(classes)} classes, and "
+            f"{samples.ids[samples.labels.index(most)]} is of class {most}, counted from 0"
+        )
+    if not classes and 2 * len(set(samples.labels)) < most:
+        raise DataError(
+            f"--data {shards[0].parent}: only {len(set(samples.labels))} classes have images, and "
+            f"{samples.ids[samples.labels.index(most)]} is of class {most}; name all classes in {CLASS_NAMES} if it is"
+        )
 
     def opened(position: int) -> Image.Image:
         shard, offset, size = places[position]
@@ -116,12 +137,10 @@ def _go_through(shard: Path, number: int, samples: _Found) -> None:
             seen: set[str] = set()
             key, image, label = "", None, None
             for member in archive:
-                if not member.isfile():
-                    continue
                 folder, _, name = member.name.rpartition("/")
                 stem, dot, rest = name.partition(".")
                 suffix, here = f".{rest.lower()}", f"{folder}/{stem}" if folder else stem
-                if not dot:
+                if not member.isfile() or not stem or not dot:  # macOS adds files whose names begin with a dot
                     continue
                 if here != key:
                     _add(shard, number, key, image, label, samples)
@@ -132,16 +151,26 @@ def _go_through(shard: Path, number: int, samples: _Found) -> None:
                 if member.offset_data + member.size > end:
                     raise EOFError(f"it ends inside {member.name}")
                 if suffix in IMAGE_SUFFIXES:
+                    _refuse_second(shard, here, "images", image)
                     image = (member.offset_data, member.size)
                 elif suffix == _LABEL:
+                    _refuse_second(shard, here, "labels", label)
                     label = _label(shard, here, archive, member)
             _add(shard, number, key, image, label, samples)
+            raw.seek(archive.offset)
+            if raw.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # a bad header too looks like the end
+                raise EOFError(f"no end mark after {len(seen)} samples")
     except (tarfile.TarError, EOFError, OSError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"--data {shard}: expected a whole tar that is not compressed, found one that is truncated, damaged or of "
             f"another kind ({detail}); fetch or unpack it again"
         ) from error
+
+
+def _refuse_second(shard: Path, key: str, what: str, found: object) -> None:
+    if found is not None:
+        raise DataError(f"--data {shard}: expected one image and one label in the sample {key}, found two {what}")
 
 
 def _add(shard: Path, number: int, key: str, image: tuple[int, int] | None, label: int | None, samples: _Found) -> None:
@@ -157,16 +186,19 @@ def _add(shard: Path, number: int, key: str, image: tuple[int, int] | None, labe
 
 def _label(shard: Path, key: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
     text = b"" if member.size > _LABEL_BYTES else cast(IO[bytes], archive.extractfile(member)).read()
-    try:
-        return int(text)
-    except ValueError:
-        raise DataError(f"--data {shard}: expected a class as a number in {key}{_LABEL}, found {text[:20]!r}") from None
+    if not text.strip().isdigit():
+        raise DataError(f"--data {shard}: expected a class as a number in {key}{_LABEL}, found {text[:20]!r}")
+    return int(text)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     try:
-        return tuple((folder / CLASS_NAMES).read_text(encoding="utf-8").splitlines())
+        names = (folder / CLASS_NAMES).read_text(encoding="utf-8").rstrip().splitlines()
     except FileNotFoundError:
         return ()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--data {folder}: {CLASS_NAMES} cannot be read ({error})") from error
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"--data {folder}: {CLASS_NAMES} names {twice!r} twice; every class has a line and a name")
+    return tuple(names)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -126,12 +127,16 @@ def _until(enough: Enough | None, attacked: Callable[[int], Chunk], images: int,
     chunks: list[Chunk] = []
     tried = standing = 0
     for done in range(0, count, at_once):
-        for chunk in shared("attack", min(at_once, count - done), lambda number: attacked(done + number)):  # noqa: B023
+        for chunk in shared("attack", min(at_once, count - done), partial(_after, done, attacked)):
             chunks.append(chunk)
             tried, standing = tried + len(chunk.verdict), standing + conditions.standing(chunk.verdict)
             if enough is not None and tried < images and enough(standing, tried):
                 return chunks
     return chunks
+
+
+def _after(done: int, attacked: Callable[[int], Chunk], number: int) -> Chunk:
+    return attacked(done + number)
 
 
 def _begun(
@@ -273,8 +278,10 @@ class _Watch:
     """Tells who listens how far the attack is and how long it will take."""
 
     def __init__(self, conditions: Conditions, images: int, on_progress: Callable[[AttackProgress], None]) -> None:
-        self.conditions, self.images, self.on_progress = conditions, images, on_progress
+        self.conditions, self.all, self.on_progress = conditions, images, on_progress
         self.chunks = -(-images // conditions.chunk)
+        own = range(here().rank, self.chunks, here().count)
+        self.images = sum(min(conditions.chunk, images - number * conditions.chunk) for number in own)
         self.done = self.standing = 0  # images of finished chunks, and those that stand
         self.entered = [0.0] * len(conditions.steps)  # of those, how many entered each step
         self.seconds = self.work = self.told = 0.0
@@ -315,13 +322,13 @@ class _Watch:
         steps = self.conditions.steps
         costs = [stage.cost for _, stage in steps[self.step :]] if self.chunk is not None else []
         standing = 0 if self.chunk is None else int((self.chunk.verdict == STOOD).sum())
-        here = 0 if self.chunk is None else len(self.chunk.verdict)
+        present = 0 if self.chunk is None else len(self.chunk.verdict)
         # Later chunks are taken to be like those before and this one so far.
         entered = self.entered
         if self.chunk is not None:
             entered = [n + float(entering(self.chunk.verdict, at).sum()) for at, n in enumerate(entered)]
-        shares = [n / max(self.done + here, 1) for n in entered]
-        later = (self.images - self.done - here) * sum(
+        shares = [n / max(self.done + present, 1) for n in entered]
+        later = (self.images - self.done - present) * sum(
             share * stage.cost for share, (_, stage) in zip(shares, steps, strict=True)
         )
         eps, stage = steps[self.step] if self.chunk is not None else steps[-1]
@@ -331,10 +338,10 @@ class _Watch:
                 eps=eps if len(self.conditions.radii) > 1 else None,
                 chunk=self.number + 1,
                 chunks=self.chunks,
-                done=self.done,
-                images=self.images,
-                tried=self.done + here,
-                standing=self.standing + standing,
+                done=self._of_all(self.done),
+                images=self.all,
+                tried=self._of_all(self.done + present),
+                standing=self._of_all(self.standing + standing),
                 seconds_left=seconds_left(
                     self.seconds + seconds,
                     self.work + in_stage,
@@ -345,6 +352,10 @@ class _Watch:
                 ),
             )
         )
+
+    def _of_all(self, own: int) -> int:
+        """What others have done is taken to be like what this process has."""
+        return own if self.images == self.all else round(own * self.all / max(self.images, 1))
 
 
 @contextmanager

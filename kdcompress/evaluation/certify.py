@@ -31,7 +31,7 @@ from kdcompress.evaluation.verified import prepared, verified
 from kdcompress.gates import certification_gates, refuse_uncertifiable
 from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import LoadedModel
-from kdcompress.processes import here, joined, shared
+from kdcompress.processes import here, shared
 from kdcompress.progress import Listener
 from kdcompress.report import Proposition1, Proposition2, ThreatRecord
 from kdcompress.settings import CertifySettings
@@ -61,12 +61,11 @@ def certify(settings: CertifySettings, *, listener: Listener = Listener()) -> Ce
 def certify_with_names(
     settings: CertifySettings, *, listener: Listener = Listener()
 ) -> tuple[Certification, ImageNames]:
-    """The same, with the names of the images, which the lists of the result are in the order of."""
-    with joined(settings.evaluation.device) as processes:
-        return _certification(settings, listener if processes.leads else Listener())
+    """The same, with the names of the images, which the lists of the result are in the order of.
 
-
-def _certification(settings: CertifySettings, listener: Listener) -> tuple[Certification, ImageNames]:
+    Processes that are `joined` share the work; all get the result, and the leader's listener hears of it.
+    """
+    listener = listener if here().leads else Listener()
     started = time.perf_counter()
     refuse_uncertifiable(settings)
     device = here().device(settings.evaluation.device)

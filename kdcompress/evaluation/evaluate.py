@@ -16,7 +16,7 @@ from kdcompress.evaluation.loading import load
 from kdcompress.evaluation.measure import Measured, Subject, measure
 from kdcompress.evidence import Evidence
 from kdcompress.gates import decided, judge, refuse_impossible
-from kdcompress.processes import here, joined
+from kdcompress.processes import here
 from kdcompress.progress import Listener
 from kdcompress.report import Paired, Report, ThreatRecord
 from kdcompress.settings import EvaluateSettings
@@ -33,12 +33,11 @@ def evaluate(settings: EvaluateSettings, *, listener: Listener = Listener()) -> 
 
 
 def evaluate_with_evidence(settings: EvaluateSettings, *, listener: Listener = Listener()) -> tuple[Report, Evidence]:
-    """The same, with what stands behind the figures: a row for each image, and a few images to look at."""
-    with joined(settings.evaluation.device) as processes:
-        return _evaluation(settings, listener if processes.leads else Listener())
+    """The same, with what stands behind the figures: a row for each image, and a few images to look at.
 
-
-def _evaluation(settings: EvaluateSettings, listener: Listener) -> tuple[Report, Evidence]:
+    Processes that are `joined` share the work; all get the result, and the leader's listener hears of it.
+    """
+    listener = listener if here().leads else Listener()
     started = time.perf_counter()
     refuse_impossible(settings)
     files = {"student": settings.student, "teacher": settings.teacher, "surrogate": settings.surrogate}

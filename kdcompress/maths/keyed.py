@@ -1,4 +1,4 @@
-"""Random numbers by hashing counters: drawn where they are wanted, the same on every device, by row.
+"""Random numbers by hashing counters: drawn where they are wanted, the same on every device (normals to rounding).
 
 A generator on the CPU gives a key a row; the numbers of a row follow from its key alone. So a GPU draws its own noise
 while the CPU reads images, and of several processes that share a batch each draws its own rows. On a CPU a generator is

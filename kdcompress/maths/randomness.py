@@ -13,5 +13,5 @@ def generator(seed: int, purpose: str) -> Generator:
     >>> draw[0] == draw[1], draw[0] == draw[2]
     (True, False)
     """
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode("utf-8", "surrogatepass")).digest()
     return Generator().manual_seed(int.from_bytes(digest[:7], "big"))

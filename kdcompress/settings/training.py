@@ -165,6 +165,10 @@ class PlanSettings(Settings):
                 raise UsageError(
                     f"--batch-size must be a multiple of every number of GPUs, got {self.run.batch_size} for {gpus}"
                 )
+        if self.train_images < self.run.batch_size:
+            raise UsageError(
+                f"--train-images must be at least the batch's {self.run.batch_size}, got {self.train_images}"
+            )
         return self
 
 

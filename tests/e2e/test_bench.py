@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from kdcompress.models.cost import macs
+from kdcompress.models.students import create_student
+
 METHODS = {
     "KD": lambda r: r + 3,
     "KDIGA exact": lambda r: 2 * r + 6,
@@ -14,6 +17,20 @@ METHODS = {
     "PGD-10 distillation": lambda r: r + 23,
     "published style": lambda r: 3 * r + 9,
 }
+
+
+SIDE = 8  # of `pictures`
+
+
+def small_student() -> int:
+    """Multiply-accumulates of the student below."""
+    args: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}
+    statistics: Any = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
+    size = (3, SIDE, SIDE)
+    network, _ = create_student(
+        "resnet18", args, classes=tuple("abcd"), input_size=size, total_stride=None, **statistics
+    )
+    return macs(network, size)
 
 
 @pytest.fixture
@@ -33,13 +50,14 @@ def test_every_method_is_timed_beside_its_floor(run: Any, command: list[object],
     found = json.loads(ran.stdout)
     rows = {row["method"]: row for row in found["rows"]}
     assert rows.keys() == METHODS.keys()
-    r = found["r"]
+    r, student = found["r"], small_student()
     for name, cost in METHODS.items():
         row = rows[name]
         assert row["floor"] == pytest.approx(cost(r) / (r + 3))
         assert row["fault"] == "" and row["milliseconds"] > 0
         assert row["ratio"] == pytest.approx(row["milliseconds"] / rows["KD"]["milliseconds"])
         assert row["images_per_second"] == pytest.approx(8000 / row["milliseconds"])
+        assert row["tflops"] * row["milliseconds"] == pytest.approx(2 * cost(r) * student * 8 / 1e9)
         # 72 training images are 9 steps of 8, three times over.
         assert row["hours"] == pytest.approx(27 * row["milliseconds"] / 3_600_000)
 

@@ -110,8 +110,14 @@ def ask(
             on_progress(min(done * count, len(images)), len(images))
 
         return _answered(
-            *(model, images.subset(own), noise, lambda number: procedure(own[number])),
-            *(batch_size, device, kept, told),
+            model,
+            images.subset(own),
+            noise,
+            lambda number: procedure(own[number]),
+            batch_size=batch_size,
+            device=device,
+            kept=kept,
+            on_progress=told,
         )
 
     parts = shared(f"smoothing at {noise.sigma:g}", count, part)
@@ -123,6 +129,7 @@ def _answered(
     images: Split,
     noise: Noise,
     procedure: Callable[[int], Procedure[T]],
+    *,
     batch_size: int,
     device: torch.device,
     kept: KeptVotes,

@@ -256,3 +256,27 @@ def test_parquet_files_are_read_in_memory_or_where_they_lie(
     ]
     assert sorted((round(float(x.mean() * 255)), int(y)) for x, y in seen) == [(n, n % 2) for n in range(40)]
     assert data.classes == ("cat", "dog") and len(data.test) == 4
+
+
+def test_parquet_files_without_the_columns_are_refused(parquet: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = parquet / "other" / "train.parquet"
+    path.parent.mkdir()
+    picture = Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8))
+    features = datasets.Features({"image": datasets.Image(), "fine": datasets.Value("int64")})
+    datasets.Dataset.from_dict({"image": [picture] * 4, "fine": [0, 1, 0, 1]}, features=features).to_parquet(path)
+    line = refused("hfds/other", data_dir=parquet, splits=("train",))
+    assert line == "--data hfds/...: expected the columns image and label, found image, fine; rename them"
+    assert "no test split under" in refused("hfds/other", data_dir=parquet)
+
+
+@pytest.mark.parametrize("label", ["cat", None])
+def test_labels_that_are_no_numbers_are_refused(parquet: Path, label: str | None) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = parquet / "other" / "train.parquet"
+    path.parent.mkdir()
+    picture = Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    datasets.Dataset.from_dict({"image": [picture] * 4, "label": [label] * 4}, features=features).to_parquet(path)
+    said = refused("hfds/other", data_dir=parquet, splits=("train",))
+    assert f"expected class indices in the column label, found {label!r}" in said

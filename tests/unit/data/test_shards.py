@@ -113,8 +113,14 @@ def without(name: str) -> Callable[[Sample], Sample]:
         ([sample(1) | {"0001.cls": b"cat"}], "expected a class as a number in 0001.cls, found b'cat'"),
         ([sample(1) | {"0001.cls": b"1" * 5000}], "expected a class as a number"),
         ([sample(1), sample(2), sample(1)], "two samples are called 0001"),
-        ([sample(1, label=-1)], "labels must be 0 to"),
-        ([sample(1, label=10**20)], "labels must be under 1,000,000, found 100000000000000000000"),
+        (
+            [sample(1) | {"0001.jpg": picture(2)}],
+            "one image and one label in the sample 0001, found two images",
+        ),
+        ([sample(1) | {"0001.CLS": b"1"}], "one image and one label in the sample 0001, found two labels"),
+        ([sample(1, label=-1)], "expected a class as a number in 0001.cls, found b'-1'"),
+        ([sample(1) | {"0001.cls": b"0_1"}], "expected a class as a number"),
+        ([sample(1, label=10**20)], "is of class 100000000000000000000"),
     ],
 )
 def test_a_faulty_sample_is_named(shards: Path, broken: list[Sample], said: str) -> None:
@@ -124,17 +130,67 @@ def test_a_faulty_sample_is_named(shards: Path, broken: list[Sample], said: str)
     assert said in str(caught.value)
 
 
+def flipped(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+MEMBER = 1024  # a header, and a small file's block
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda path: write_shard(path, [sample(1)], "w:gz"),
         lambda path: path.write_bytes(path.read_bytes()[:700]),
+        lambda path: path.write_bytes(path.read_bytes()[: 2 * MEMBER]),
+        lambda path: path.write_bytes(path.read_bytes()[: 2 * MEMBER + 100]),
+        lambda path: flipped(path, 2 * MEMBER + 3),
         lambda path: path.write_bytes(b"no tar"),
     ],
 )
 def test_a_faulty_shard_is_named(shards: Path, damage: Callable[[Path], object]) -> None:
     damage(shards / "train-03.tar")
     with pytest.raises(DataError, match=r"train-03\.tar: expected a whole tar that is not compressed"):
+        load_data(str(shards))
+
+
+def test_a_tar_beside_a_tree_is_no_shard(write_tree: Callable[..., Path]) -> None:
+    root = write_tree(per_class=6)
+    write_shard(root / "ILSVRC2012_img_val.tar", [{"a.JPEG": picture(1)}])
+    data = load_data(str(root))
+    assert data.test is not None and "a" not in data.test.ids
+
+
+def test_what_macos_adds_to_a_tar_is_left_out(shards: Path) -> None:
+    one = sample(99)
+    write_shard(shards / "train-07.tar", [{"._0099.png": b"x"} | one | {"._0099.cls": b"x"}])
+    data = load_data(str(shards))
+    assert data.train is not None and len(data.train) + len(data.holdout or ()) == 36
+
+
+def test_compressed_shards_are_named(shards: Path) -> None:
+    for path in shards.glob("*.tar"):
+        path.rename(path.with_name(path.name + ".gz"))
+    with pytest.raises(DataError, match=r"expected shards that are not compressed, found train-00\.tar\.gz"):
+        load_data(str(shards))
+
+
+def test_a_class_far_from_the_others_is_named(shards: Path) -> None:
+    write_shard(shards / "train-03.tar", [sample(1, label=12345)])
+    with pytest.raises(DataError, match=r"only 3 classes have images, and train-03\.tar/0001 is of class 12345"):
+        load_data(str(shards))
+    (shards / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataError, match=r"classes\.txt names 2 classes, and train-03\.tar/0001 is of class 12345"):
+        load_data(str(shards))
+
+
+def test_class_names_are_a_line_each_and_no_two_alike(shards: Path) -> None:
+    (shards / "classes.txt").write_text("cat\ndog\n\n")
+    assert load_data(str(shards)).classes == ("cat", "dog")
+    (shards / "classes.txt").write_text("cat\ncat\n")
+    with pytest.raises(DataError, match=r"classes\.txt names 'cat' twice"):
         load_data(str(shards))
 
 

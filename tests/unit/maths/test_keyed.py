@@ -79,3 +79,5 @@ def test_noise_in_a_ball_is_uniform_there(norm: Norm) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_draws_the_same_numbers() -> None:
     assert uniforms(some_keys(), COUNT, torch.device("cuda")).cpu().equal(uniforms(some_keys(), COUNT, CPU))
+    found, wanted = normals(some_keys(), COUNT, torch.device("cuda")).cpu(), normals(some_keys(), COUNT, CPU)
+    assert torch.allclose(found, wanted, atol=1e-5)
