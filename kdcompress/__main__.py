@@ -14,6 +14,7 @@ from kdcompress.cli.configured import configured
 from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
 from kdcompress.cli.evaluate import evaluate
+from kdcompress.cli.inspect import inspect
 from kdcompress.cli.plan import plan
 from kdcompress.cli.train import train
 from kdcompress.errors import EXIT_INTERRUPTED
@@ -25,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (distill, train, evaluate, certify, compare, demo, bench, plan):
+for command in (distill, train, evaluate, certify, compare, inspect, demo, bench, plan):
     app.command()(configured(command))
 
 

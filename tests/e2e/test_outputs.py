@@ -209,3 +209,13 @@ def test_no_run_replaces_the_run_that_it_is_made_from(
     ran = run("distill", *named, *small, "--data", inputs / "images", "--out", out, "--overwrite")
     one_line(ran, f"{option} {path} must lie outside --out {out}", "would replace", "name another folder")
     assert contents(inputs) == before
+
+
+def test_inspect_says_what_a_file_is_and_what_to_type(run: Any, student: Path, weights: Path) -> None:
+    ran = run("inspect", student / "student.safetensors")
+    assert ran.code == 0 and "written by kdcompress" in ran.stdout and "missing" not in ran.stdout
+    ran = run("inspect", weights)
+    assert ran.code == 0 and "missing: --teacher-arch" in ran.stdout
+    assert ran.stdout.rstrip().endswith("--out student/") and "kdcompress distill --teacher" in ran.stdout
+    found = json.loads(run("inspect", weights, "--format", "json").stdout)
+    assert found["arch"] is None and found["classes"] == 4
