@@ -2,7 +2,6 @@
 
 import os
 import sys
-from importlib.metadata import version
 
 import typer
 
@@ -14,10 +13,12 @@ from kdcompress.cli.configured import configured
 from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
 from kdcompress.cli.evaluate import evaluate
+from kdcompress.cli.init import init
 from kdcompress.cli.inspect import inspect
 from kdcompress.cli.plan import plan
 from kdcompress.cli.train import train
 from kdcompress.errors import EXIT_INTERRUPTED
+from kdcompress.versions import versions
 
 app = typer.Typer(
     name="kdcompress",
@@ -26,17 +27,19 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (distill, train, evaluate, certify, compare, inspect, demo, bench, plan):
+for command in (distill, train, evaluate, certify, compare, inspect, init, demo, bench, plan):
     app.command()(configured(command))
 
 
 @app.callback(invoke_without_command=True)
 def root(
-    show_version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+    show_version: bool = typer.Option(
+        False, "--version", help="Print the versions that can move a figure, and stop.", is_eager=True
+    ),
 ) -> None:
     """Options before a command."""
     if show_version:
-        typer.echo(f"kdcompress {version('kdcompress')}")
+        typer.echo(", ".join(f"{name} {number}" for name, number in versions(first="kdcompress").items()))
         raise typer.Exit
 
 

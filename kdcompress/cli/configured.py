@@ -15,25 +15,32 @@ from typing import Annotated, Any
 
 import typer
 
+from kdcompress.cli.output import QUIET
 from kdcompress.errors import UsageError, did_you_mean
 
 PREFIX = "KDCOMPRESS_"
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with --config, whose options may stand there or in the environment."""
+    """The command with --config, where and in the environment its options may stand as well, and with --quiet."""
 
     @wraps(command)
-    def with_file(config: Path | None = None, **options: Any) -> None:
-        command(**options)  # `config` has been read before the others were looked at
+    def with_more(config: Path | None = None, quiet: bool = False, **options: Any) -> None:
+        token = QUIET.set(quiet)
+        try:
+            command(**options)  # `config` has been read before the others were looked at
+        finally:
+            QUIET.reset(token)
 
     signature = inspect.signature(command)
-    own = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Config)
-    with_file.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), own]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    more = {"config": (Config, None), "quiet": (Quiet, False)}
+    own = [inspect.Parameter(name, kind, default=default, annotation=of) for name, (of, default) in more.items()]
+    with_more.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *own]
     )
-    with_file.__annotations__ = command.__annotations__ | {"config": Config}
-    return with_file
+    with_more.__annotations__ = command.__annotations__ | {"config": Config, "quiet": Quiet}
+    return with_more
 
 
 def _read(context: typer.Context, config: Path | None) -> Path | None:
@@ -60,6 +67,11 @@ Config = Annotated[
         is_eager=True,
         callback=_read,
     ),
+]
+
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Write the result, and errors, and nothing of what goes on meanwhile.")
 ]
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -11,10 +12,13 @@ from kdcompress.cli.options import Format
 from kdcompress.errors import UsageError
 from kdcompress.files import write_whole
 
+QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+"""Whether --quiet was typed: results and errors alone are written."""
+
 
 def stderr() -> Console:
     """For progress, notes and hints."""
-    return Console(stderr=True)
+    return Console(stderr=True, quiet=QUIET.get())
 
 
 def deliver(json: str, table: RenderableType, form: Format, files: Mapping[Path | None, bytes]) -> None:

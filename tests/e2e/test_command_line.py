@@ -45,6 +45,7 @@ OPTIONS = {
     "bench": "--teacher --teacher-arch --teacher-mean --student --student-arg --data --eps --batch-size --device "
     "--epochs --compiled --report --format",
     "inspect": "--report --format",
+    "init": "--teacher --data --data-dir --out --overwrite",
     "plan": "--teacher-arch --student --image-size --classes --train-images --recipe --epochs --batch-size --precision "
     "--gpus --gpu-memory --tflops --link --report --format",
     "demo": "--images --seed --device --report --picture --format",
@@ -119,7 +120,7 @@ def test_what_the_command_line_assumes_is_what_the_settings_say(name: str) -> No
                 expected = None if field.default_factory is not None else field.default
                 assert parameter.default == expected, parameter.name
                 checked += 1
-    assert checked >= {"demo": 2, "bench": 5, "compare": 2, "inspect": 0}.get(name, 9)
+    assert checked >= {"demo": 2, "bench": 5, "compare": 2, "inspect": 0, "init": 0}.get(name, 9)
 
 
 @pytest.mark.parametrize("name", ["distill", "train"])
@@ -134,7 +135,8 @@ def test_defaults_that_depend_on_other_options_are_said_in_words(name: str) -> N
 
 def test_the_version_is_the_packages(run: Any) -> None:
     ran = run("--version")
-    assert (ran.code, ran.stdout.strip()) == (0, f"kdcompress {version('kdcompress')}")
+    assert ran.code == 0 and ran.stdout.startswith(f"kdcompress {version('kdcompress')}, python ")
+    assert all(f"{name} {version(name)}" in ran.stdout for name in ("torch", "timm", "pyautoattack"))
 
 
 @pytest.mark.parametrize(

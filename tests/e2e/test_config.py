@@ -189,3 +189,28 @@ def test_a_file_that_cannot_be_read_is_named(asked: Any, tmp_path: Path) -> None
 def test_a_variable_that_no_option_knows_is_refused(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDCOMPRESS_EPOCS", "3")
     assert "KDCOMPRESS_...: no command has an option epocs; did you mean epochs" in asked("distill")
+
+
+def test_init_writes_a_file_that_a_run_and_an_evaluation_take(
+    run: Any, asked: Any, teacher: list[str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = run("init", "--teacher", teacher[1], "--data", pictures)
+    assert ran.code == 0 and ran.stdout.startswith("run.toml is written; 3 lines say FILL IN"), ran.stderr
+    text = Path("run.toml").read_text()
+    assert "# 4 classes, 3x8x8" in text
+    found, _ = asked("distill", "--config", "run.toml")
+    assert found.teacher.arch is None and found.teacher.mean is None  # nothing is guessed
+    filled = text.replace('# FILL IN: teacher-arch = "..."', f'teacher-arch = "{teacher[3]}"')
+    Path("run.toml").write_text(filled.replace("# FILL IN: ", ""))
+    found, out = asked("distill", "--config", "run.toml")
+    assert found.teacher.arch == teacher[3] and found.data.data == str(pictures) and out == Path("student")
+    ran = run("evaluate", "--config", "run.toml")
+    assert ran.code == 2 and "student/student.safetensors: expected a model file, found nothing there" in ran.stderr
+    assert "is there already" in run("init", "--teacher", teacher[1], "--data", pictures).stderr
+
+
+def test_init_refuses_a_teacher_of_other_classes(run: Any, student: Path, tmp_path: Path) -> None:
+    ran = run("init", "--teacher", student / "student.safetensors", "--data", "digits", "--out", tmp_path / "x.toml")
+    assert ran.code == 2 and "tells 4 classes apart, and --data digits has 10" in ran.stderr
+    assert not (tmp_path / "x.toml").exists()

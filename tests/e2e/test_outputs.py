@@ -219,3 +219,13 @@ def test_inspect_says_what_a_file_is_and_what_to_type(run: Any, student: Path, w
     assert ran.stdout.rstrip().endswith("--out student/") and "kdcompress distill --teacher" in ran.stdout
     found = json.loads(run("inspect", weights, "--format", "json").stdout)
     assert found["arch"] is None and found["classes"] == 4
+
+
+def test_quiet_leaves_the_result_alone(run: Any, student: Path, pictures: Path) -> None:
+    words = ["evaluate", student / "student.safetensors", "--data", pictures, "--eps", "4/255", "--attack", "pgd-2"]
+    words += ["--certify-images", "0", "--device", "cpu", "--no-masking-checks"]
+    loud, quiet = run(*words), run(*words, "--quiet")
+    assert loud.code == quiet.code == 0 and loud.stderr != "" and quiet.stderr == ""
+    assert "accuracy" in quiet.stdout
+    refused = run(*words, "-q", "--eps", "9")
+    assert refused.code == 2 and refused.stderr.startswith("error: ")

@@ -38,7 +38,7 @@ def quick(pictures: Path) -> list[object]:
 def test_a_student_is_distilled_from_a_torch_file_and_a_factory(student: Path) -> None:
     record = strict((student / "student.json").read_text())
     assert sorted(path.name for path in student.iterdir()) == [
-        *("last.safetensors", "metrics.jsonl", "student.json", "student.safetensors")
+        *("last.safetensors", "metrics.jsonl", "run.toml", "student.json", "student.safetensors")
     ]
     assert record["teacher"]["check"]["pgd_accuracy"] == 1.0
     assert record["model"]["classes"] == ["east", "north", "south", "west"]

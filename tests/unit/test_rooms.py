@@ -24,7 +24,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("processes",),
     ("attacks", "bounds", "engine", "gates"),
     ("training", "evaluation"),
-    ("demo", "bench", "plan"),
+    ("demo", "bench", "plan", "starting"),
     ("render",),
     ("cli",),
     ("__main__",),

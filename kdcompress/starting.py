@@ -1,0 +1,77 @@
+"""A file of options to begin with, for the teacher and the data at hand."""
+
+import json
+from pathlib import Path
+
+from kdcompress.data import load_data
+from kdcompress.errors import UsageError
+from kdcompress.models.inspection import Inspection, inspect
+from kdcompress.models.layouts import LAYOUTS, UNREADABLE
+from kdcompress.progress import Listener
+
+
+def starting_options(teacher: Path, data: str, data_dir: Path | None = None, *, listener: Listener = Listener()) -> str:
+    """TOML for `--config`: what the files tell, what they do not as lines to fill in, and the options worth knowing.
+
+    Raises:
+        KdcompressError: if the teacher or the data cannot be read, or they do not go together.
+    """
+    found = inspect(teacher)
+    images = load_data(data, data_dir=data_dir, splits=["test"], on_progress=listener.count)
+    if found.classes is not None and found.classes != len(images.classes):
+        raise UsageError(
+            f"--teacher {teacher} tells {found.classes} classes apart, and --data {data} has {len(images.classes)}"
+        )
+    C, H, W = images.input_size
+    where = [f"data = {json.dumps(data)}  # {len(images.classes)} classes, {C}x{H}x{W}"]
+    if data_dir is not None:
+        where.append(f"data-dir = {json.dumps(str(data_dir))}")
+    return "\n".join(
+        [
+            "# kdcompress distill --config FILE, then kdcompress evaluate --config FILE",
+            "# Lines that begin with # are not read: take it away to say otherwise than what stands there.",
+            "",
+            *where,
+            'eps = "8/255"  # the radius that the student must stand, in pixels of [0,1]; the teacher stood which?',
+            '# norm = "Linf"',
+            *_teacher(found),
+            "",
+            "[distill]",
+            'student = "resnet18"  # any timm network',
+            '# student-arg = ["layers=1,1,1,1", "channels=16,32,64,128"]  # a smaller one',
+            "epochs = 30",
+            "# batch-size = 128",
+            '# align = "jacobian"  # kept more where it was measured, at the same cost',
+            "# iga-weight = 1.0  # lower it where clean accuracy suffers; auto scales with eps and image size",
+            "# cache-teacher = true  # for a slow teacher",
+            'out = "student/"',
+            "",
+            "[evaluate]",
+            'model = "student/student.safetensors"',
+            "images = 1000",
+            "max-robust-drop = 0.03  # exit code 1 where the student may have lost more than 3 points of robust accuracy",
+            'report = "report.json"',
+            'html = "report.html"',
+            "",
+        ]
+    )
+
+
+def _teacher(found: Inspection) -> list[str]:
+    """What the file tells, and lines to fill in for what it does not."""
+    lines = [f"teacher = {json.dumps(found.path)}"]
+    if found.kdcompress:
+        return lines
+    if found.arch is None:
+        lines.append('# FILL IN: teacher-arch = "..."  # a timm name, or file.py:function that builds it')
+    elif found.arch in LAYOUTS:
+        lines.append(f"# its layout is recognised: {found.arch}")
+    else:
+        others = f"  # or {', '.join(found.others)}" if found.others else ""
+        lines.append(f"teacher-arch = {json.dumps(found.arch)}{others}")
+    if found.arch in UNREADABLE:
+        lines.append(f'# FILL IN: teacher-arg = ["{UNREADABLE[found.arch]}=silu"]  # or relu: the weights do not tell')
+    if not found.normalised:
+        lines.append('# FILL IN: teacher-mean = "0.4914,0.4822,0.4465"  # or "none" where it takes [0,1] as it is')
+        lines.append('# FILL IN: teacher-std = "0.2471,0.2435,0.2616"')
+    return lines
