@@ -156,6 +156,10 @@ def evaluate(
         Path | None, typer.Option(help="Write a page to look at, in one file.", rich_help_panel=OUTPUT)
     ] = None,
     markdown: options.Markdown = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="Write a model card with the metadata that hubs read.", rich_help_panel=OUTPUT),
+    ] = None,
     junit: options.Junit = None,
     table: Annotated[
         Path | None, typer.Option(help="Write a CSV file, a row for each image.", rich_help_panel=OUTPUT)
@@ -214,7 +218,14 @@ def evaluate(
             ),
         )
         refuse_places(
-            {"--report": report, "--html": html, "--markdown": markdown, "--junit": junit, "--table": table},
+            {
+                "--report": report,
+                "--html": html,
+                "--markdown": markdown,
+                "--card": card,
+                "--junit": junit,
+                "--table": table,
+            },
             {"MODEL": settings.student, "--teacher": settings.teacher, "--surrogate": settings.surrogate},
             settings.data,
         )
@@ -236,6 +247,10 @@ def evaluate(
             files[html] = page(result, evidence).encode()
         if markdown is not None:
             files[markdown] = as_markdown(result).encode()
+        if card is not None:
+            from kdcompress.render.card import model_card
+
+            files[card] = model_card(result).encode()
         if junit is not None:
             from kdcompress.render.junit import junit as as_junit
 

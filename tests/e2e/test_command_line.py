@@ -35,7 +35,7 @@ OPTIONS = {
     "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
     "--norm --eps --images --attack --seed --device --min-clean-accuracy --min-robust-accuracy --max-robust-drop "
     "--max-params --min-certified-accuracy --max-macs --max-latency-ms --confidence --allow-untrusted --gate-on "
-    "--report --html --markdown --junit --table --format",
+    "--report --html --markdown --card --junit --table --format",
     "certify": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
     "--norm --eps --images --kinds --propositions --audit-images --clever-images --clever-batches --clever-samples "
     "--clever-radius --smoothing --sigma --n0 --n --alpha --batch-size --memory --seed --device --keep-dir --fresh "

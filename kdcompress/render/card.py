@@ -1,0 +1,91 @@
+"""A model card: Markdown with the block of metadata that model hubs read, from a report.
+
+Every name is written as JSON, which YAML reads as text: a class called `yes` or `a: b` stays one.
+"""
+
+import json
+from typing import Any
+
+from kdcompress.render.markdown import escaped, markdown
+from kdcompress.report import ModelReport, Report
+from kdcompress.threat import render_eps
+
+
+def model_card(report: Report) -> str:
+    """The card of the report's student, or of its teacher where that is alone.
+
+    Guarantees:
+        Robust accuracy that shows signs of gradient masking is not in the metadata, where no warning stands beside it.
+    """
+    model = report.models.get("student") or report.models["teacher"]
+    return f"---\n{_metadata(report, model)}---\n\n{_head(report, model)}\n{markdown(report)}\n{_tail(report, model)}"
+
+
+def _metadata(report: Report, model: ModelReport) -> str:
+    """YAML: what hubs search and show."""
+    lines = [
+        "library_name: timm",
+        "pipeline_tag: image-classification",
+        "tags: [image-classification, adversarial-robustness, knowledge-distillation, kdcompress]",
+        "model-index:",
+        f"- name: {_text(model.arch)}",
+        "  results:",
+        "  - task:",
+        "      type: image-classification",
+        "    dataset:",
+        f"      name: {_text(report.data.name)}",
+        f"      type: {_text(report.data.name)}",
+        f"      split: {report.data.split}",
+        "    metrics:",
+    ]
+    for name, value in _metrics(report, model):
+        lines += ["    - type: accuracy", f"      name: {_text(name)}", f"      value: {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def _metrics(report: Report, model: ModelReport) -> list[tuple[str, float]]:
+    found = [(f"clean accuracy, {model.clean_accuracy.n} images", model.clean_accuracy.value)]
+    trusted = model.masking is None or not model.masking.reasons
+    if (robust := model.robust_accuracy) is not None and trusted:
+        found.append((f"accuracy under {robust.attack}, {_ball(report)}, {robust.n} images", robust.value))
+    return found
+
+
+def _head(report: Report, model: ModelReport) -> str:
+    return f"""# {escaped(model.arch)}
+
+An image classifier for {len(report.data.classes)} classes, of {model.params:,} parameters and {model.macs:,}
+multiply-accumulates an image. Its file has the sha256 `{model.sha256}`.
+
+## Use
+
+```python
+from pathlib import Path
+
+from kdcompress import load_model
+
+model = load_model(Path("student.safetensors")).model  # inputs in [0,1], (B, C, H, W) -> logits (B, K)
+```
+
+## What was measured
+"""
+
+
+def _tail(report: Report, model: ModelReport) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    return f"""## What the figures do not say
+
+- Robust accuracy is an upper bound on true robustness, under the attack and the threat model named beside it alone.
+- Intervals cover the choice of images, not the choice of a training seed.
+- Nothing was measured on other data than {escaped(report.data.name)}, nor under changes of light, camera or place.
+
+Measured by kdcompress on {escaped(report.device)}; {versions}.
+"""
+
+
+def _ball(report: Report) -> str:
+    return f"{report.threat_model.norm} {render_eps(report.threat_model.eps)}"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value)
