@@ -97,7 +97,17 @@ def shard_splits(
     notes = tuple(f"{tests[0]} is the test split; {ignored} is ignored" for ignored in tests[1:])
     if tests and tests[0] != "test" and not notes:
         notes = (f"there is no test split; {tests[0]} stands in for it",)
-    return splits, notes
+    return splits, (*notes, *(line for shards in wanted.values() for line in _gaps(shards)))
+
+
+def _gaps(shards: list[Path]) -> list[str]:
+    """What the numbers of the shards leave out between the first and the last."""
+    numbers = [int(found[0]) for shard in shards if (found := re.search(r"\d+(?=\.tar$)", shard.name))]
+    if len(numbers) < len(shards) or len(set(numbers)) < len(numbers):  # not numbered so
+        return []
+    lost = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers)) if numbers else []
+    told = ", ".join(map(str, lost[:3])) + (", ..." if len(lost) > 3 else "")
+    return [f"shards numbered {told} are not there between {shards[0].name} and {shards[-1].name}"] if lost else []
 
 
 def _items(shards: list[Path], samples: _Found, classes: tuple[str, ...]) -> Items:

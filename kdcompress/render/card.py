@@ -18,7 +18,10 @@ def model_card(report: Report) -> str:
         Robust accuracy that shows signs of gradient masking is not in the metadata, where no warning stands beside it.
     """
     model = report.models.get("student") or report.models["teacher"]
-    return f"---\n{_metadata(report, model)}---\n\n{_head(report, model)}\n{markdown(report)}\n{_tail(report, model)}"
+    figures = markdown(report)
+    if not report.gates:  # a heading that says so is for pipelines
+        _, _, figures = figures.partition("\n\n")
+    return f"---\n{_metadata(report, model)}---\n\n{_head(report, model)}\n{figures}\n{_tail(report, model)}"
 
 
 def _metadata(report: Report, model: ModelReport) -> str:

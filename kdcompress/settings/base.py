@@ -33,6 +33,9 @@ class Settings(BaseModel):
             option = f"--{first['loc'][0]}".replace("_", "-") if first["loc"] else "options"
             if first["type"] == "string_pattern_mismatch":  # the choices in words, not the pattern
                 first["msg"] = f"must be {cls.model_fields[str(first['loc'][0])].description}"
+            field = cls.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+            if first["type"] == "float_parsing" and "'auto'" in repr(field and field.annotation):
+                first["msg"] = "must be a number or auto"
             raise UsageError(f"{option}: {in_words(first)}") from None
 
 

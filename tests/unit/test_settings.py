@@ -209,3 +209,10 @@ def test_settings_survive_the_json_in_which_a_run_records_them() -> None:
     )
     for settings in (distilled, trained, evaluated):
         assert type(settings).model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_a_weight_that_is_no_number_names_auto() -> None:
+    with pytest.raises(UsageError, match="--iga-weight: must be a number or auto, got foo"):
+        LossSettings.of(iga_weight="foo")
+    with pytest.raises(UsageError, match=r"--kl-weight: .*number"):
+        LossSettings.of(kl_weight="foo")

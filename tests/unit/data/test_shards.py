@@ -79,6 +79,13 @@ def test_every_image_comes_with_its_label_and_name(shards: Path, spec: str) -> N
     assert data.classes == ("0", "1") and data.notes == ()
 
 
+def test_shards_that_are_missing_between_others_are_noted(shards: Path) -> None:
+    (shards / "train-03.tar").unlink()
+    (shards / "train-05.tar").unlink()
+    said = "shards numbered 3, 5 are not there between train-00.tar and train-07.tar"
+    assert load_data(str(shards)).notes == (said,)
+
+
 def test_class_names_are_read_where_they_are(shards: Path) -> None:
     (shards / "classes.txt").write_text("cat\ndog\n")
     assert load_data(str(shards)).classes == ("cat", "dog")
