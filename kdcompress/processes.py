@@ -60,7 +60,6 @@ class Processes:
         device = resolve_device(name)
         if device.type == "cuda" and self.count > 1:
             device = resolve_device(f"cuda:{self.local}")
-            torch.cuda.set_device(device)
         return device
 
     def seated(self) -> AbstractContextManager[None]:
@@ -195,9 +194,12 @@ def joined(device: str) -> Iterator[Processes]:
         store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     try:
-        machines: list[str] = [""] * count
-        dist.all_gather_object(machines, platform.node())
-        token = _HERE.set(Processes(rank, count, dist.get_node_local_rank(), machines.count(platform.node())))
+        local, machines = dist.get_node_local_rank(), [""] * count
+        if backend == "nccl":  # whatever is said by it travels through the GPU that is current
+            torch.cuda.set_device(resolve_device(f"cuda:{local}"))
+        with _peers():
+            dist.all_gather_object(machines, platform.node())
+        token = _HERE.set(Processes(rank, count, local, machines.count(platform.node())))
         try:
             yield here()
         finally:

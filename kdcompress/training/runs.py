@@ -4,9 +4,10 @@ Every file error is raised before training starts; the folder appears whole at t
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from kdcompress.devices import LAYOUT
 from kdcompress.engine import Choice, exact
@@ -38,6 +39,8 @@ from kdcompress.training.run_record import GradientRecord, RunRecord, TeacherRec
 from kdcompress.training.teacher_cache import cached_batches, refuse_inside
 from kdcompress.training.teacher_check import accepted
 
+S = TypeVar("S", DistillSettings, TrainSettings)
+
 
 def distill(
     settings: DistillSettings,
@@ -57,6 +60,19 @@ def distill(
         KdcompressError: if anything the run needs is missing or wrong; nothing is left behind then.
         Stopped: if a signal ended the run; it can be resumed.
     """
+    return _in_folder(_distill, settings, out, overwrite=overwrite, resume=resume, listener=listener)
+
+
+def _in_folder(
+    work: Callable[[S, Path, bool, Checkpoints, Listener, Processes], RunRecord],
+    settings: S,
+    out: Path,
+    *,
+    overwrite: bool,
+    resume: bool,
+    listener: Listener,
+) -> RunRecord:
+    """The run that is finished in `out`, or `work`, with all that a folder and other processes ask of it."""
     with joined(settings.run.device) as processes:
         listener = listener if processes.leads else Listener()
         done = finished(out, settings, listener) if resume and processes.leads else None
@@ -68,7 +84,7 @@ def distill(
         with unfinished(
             out, resume=resume, overwrite=overwrite, every=every, listener=listener, processes=processes
         ) as checkpoints:
-            return _distill(settings, out, overwrite, checkpoints, listener, processes)
+            return work(settings, out, overwrite, checkpoints, listener, processes)
 
 
 def _distill(
@@ -166,18 +182,7 @@ def train(
 
     Args and errors as of `distill`.
     """
-    with joined(settings.run.device) as processes:
-        listener = listener if processes.leads else Listener()
-        done = finished(out, settings, listener) if resume and processes.leads else None
-        if (done := processes.from_leader(done)) is not None:
-            return done
-        if processes.leads:
-            refuse_used(out, overwrite=overwrite)
-        every = 60 * settings.run.checkpoint_every
-        with unfinished(
-            out, resume=resume, overwrite=overwrite, every=every, listener=listener, processes=processes
-        ) as checkpoints:
-            return _train(settings, out, overwrite, checkpoints, listener, processes)
+    return _in_folder(_train, settings, out, overwrite=overwrite, resume=resume, listener=listener)
 
 
 def _train(
