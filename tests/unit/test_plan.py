@@ -89,6 +89,7 @@ def test_a_teacher_that_costs_far_more_than_the_student_is_named() -> None:
 
 def test_recipes_cost_what_they_cost() -> None:
     kd, rslad = (made(loss=LossSettings(recipe=name), gpus=(1,)).flops for name in ("kd", "rslad"))
+    # 7%: the first layer's input asks for a gradient under attack alone, and that layer is large in a network so small.
     assert rslad / kd == pytest.approx(27 / 4, rel=0.1)
 
 

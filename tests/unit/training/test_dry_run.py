@@ -67,6 +67,7 @@ def test_the_memory_is_what_the_allocator_gives(arch: str, recipe: str, micro_ba
     for event in sorted(events, key=lambda one: one.start_ns()):
         held += event.nbytes()
         most = max(most, held)
+    # 6% was the most that was seen: a CPU's libraries take room of their own, which shapes do not tell.
     assert counted.peak == pytest.approx(most, rel=0.1)
 
 
