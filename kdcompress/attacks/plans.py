@@ -15,7 +15,7 @@ two-core Xeon, 2026-11-23; `examples/benchmarks/attacks.py`; with two more rows 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -40,14 +40,14 @@ class Stage:
 
     Attributes:
         white_box: it follows gradients.
-        on_surrogate: those of a surrogate, in place of the network's; verdicts are always the network's.
+        on: those of the surrogate of this number, in place of the network's; verdicts are always the network's.
     """
 
     name: str
     run: Run
     cost: float
     white_box: bool = True
-    on_surrogate: bool = False
+    on: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,27 +82,41 @@ def plan_of(attack: str, *, classes: int, norm: Norm) -> Plan:
     return Plan(f"{attack_name(version, classes)}, predictions by the mean of {DRAWS} draws", stages, DRAWS)
 
 
-def without_gradients(plan: Plan, surrogate: str | None) -> Plan:
-    """For a network that gives no gradients: the plan's white-box stages on a surrogate, then Square on itself."""
+def without_gradients(plan: Plan, surrogates: Sequence[str]) -> Plan:
+    """For a network that gives no gradients: the plan's white-box stages on each surrogate, then Square on itself.
+
+    Args:
+        surrogates: what the report calls them, in their order.
+    """
     black = tuple(stage for stage in plan.stages if not stage.white_box) or (_square(),)
-    if surrogate is None:
+    if not surrogates:
         return Plan(f"no gradients, not {plan.name}: {_names(black)}", black, plan.draws)
-    white = tuple(
-        replace(stage, name=f"{stage.name} on surrogate", on_surrogate=True) for stage in plan.stages if stage.white_box
-    )
-    transferred = (*white, _transfer())
-    name = f"no gradients, not {plan.name}: {_names(transferred)} ({surrogate}), then {_names(black)}"
+    transferred: tuple[Stage, ...] = ()
+    for number in range(len(surrogates)):
+        called = _called(number, surrogates)
+        white = [replace(stage, name=f"{stage.name} on {called}") for stage in plan.stages if stage.white_box]
+        transferred += tuple(replace(stage, on=number) for stage in (*white, _transfer(called)))
+    name = f"no gradients, not {plan.name}: {_names(transferred)} ({_told(surrogates)}), then {_names(black)}"
     return Plan(name, transferred + black, plan.draws)
 
 
-def with_surrogate(plan: Plan, surrogate: str) -> Plan:
-    """The plan, and after it what is found on a surrogate."""
-    return Plan(f"{plan.name}, then pgd-100 on surrogate ({surrogate})", (*plan.stages, _transfer()), plan.draws)
+def with_surrogates(plan: Plan, surrogates: Sequence[str]) -> Plan:
+    """The plan, and after it what is found on the surrogates."""
+    more = tuple(replace(_transfer(_called(at, surrogates)), on=at) for at in range(len(surrogates)))
+    return Plan(f"{plan.name}, then {_names(more)} ({_told(surrogates)})", (*plan.stages, *more), plan.draws)
 
 
-def _transfer() -> Stage:
+def _transfer(called: str) -> Stage:
     """The points of largest loss on the surrogate: the package's answers stop at its boundary, and transfer less."""
-    return Stage("pgd-100 on surrogate", partial(_pgd, 100), 303, on_surrogate=True)
+    return Stage(f"pgd-100 on {called}", partial(_pgd, 100), 303)
+
+
+def _called(number: int, surrogates: Sequence[str]) -> str:
+    return "surrogate" if len(surrogates) == 1 else f"surrogate {number + 1}"
+
+
+def _told(surrogates: Sequence[str]) -> str:
+    return surrogates[0] if len(surrogates) == 1 else "; ".join(f"{at}: {one}" for at, one in enumerate(surrogates, 1))
 
 
 def _names(stages: tuple[Stage, ...]) -> str:

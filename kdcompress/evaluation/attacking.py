@@ -1,7 +1,7 @@
 """Every image under every attack: chunk by chunk, radius by radius, stage by stage, with all that is known kept."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -70,7 +70,7 @@ def under_attack(
     images: Split,
     conditions: Conditions,
     *,
-    surrogate: nn.Module | None = None,
+    surrogates: Sequence[nn.Module] = (),
     kept: Kept = NOWHERE,
     first: int | None = None,
     enough: Enough | None = None,
@@ -88,13 +88,14 @@ def under_attack(
 
     Args:
         model: eval mode.
-        surrogate: what the plan's stages on a surrogate attack. Verdicts are the model's.
+        surrogates: what the plan's stages on surrogates attack, by number. Verdicts are the model's.
         first: attack so many images alone; clean accuracy is over all of them.
         enough: asked after every chunk; None attacks them all.
     """
     chosen = images if first is None else images.subset(range(min(first, len(images))))
     watch = _Watch(conditions, len(chosen), on_progress)
-    sliced = {True: Sliced(surrogate or model, conditions.batch_size), False: Sliced(model, conditions.batch_size)}
+    networks: dict[int | None, nn.Module] = {None: model, **dict(enumerate(surrogates))}
+    sliced = {on: Sliced(network, conditions.batch_size) for on, network in networks.items()}
 
     def attacked(number: int) -> Chunk:
         rows = range(len(chosen))[number * conditions.chunk :][: conditions.chunk]
@@ -143,7 +144,7 @@ def _begun(
     kept: Kept,
     name: str,
     is_first: bool,
-    sliced: dict[bool, Sliced],
+    sliced: dict[int | None, Sliced],
     x: Tensor,
     y: Tensor,
     seed: int,
@@ -153,8 +154,8 @@ def _begun(
     """The chunk as it was left by an earlier run, or with nothing but the verdict on clean input."""
     few, own = x[:PROBED], y[:PROBED]
     with torch.no_grad():
-        probe = _sparing(sliced, len(few), note, lambda: sliced[False](few)).float().cpu()
-    gradient = _sparing(sliced, len(few), note, lambda: gradient_or_none(sliced[True], few, own))
+        probe = _sparing(sliced, len(few), note, lambda: sliced[None](few)).float().cpu()
+    gradient = _sparing(sliced, len(few), note, lambda: gradient_or_none(sliced.get(0, sliced[None]), few, own))
     slope = (torch.full_like(few, torch.nan) if gradient is None else gradient).float().cpu()
     found = kept.load(name)
     if found is not None and len(found.verdict) == len(x) and found.done > 0:
@@ -175,13 +176,13 @@ def entering(verdict: Tensor, step: int) -> Tensor:
 
 
 def _unattacked(
-    sliced: dict[bool, Sliced], x: Tensor, seed: int, conditions: Conditions, note: Callable[[str], None]
+    sliced: dict[int | None, Sliced], x: Tensor, seed: int, conditions: Conditions, note: Callable[[str], None]
 ) -> Tensor:
     """The classes seen in a chunk as it is, (B,)."""
 
     def see() -> Tensor:
         with _own_randomness(x, seed):
-            return predictions(sliced[False], x, conditions.plan.draws)
+            return predictions(sliced[None], x, conditions.plan.draws)
 
     return _sparing(sliced, len(x), note, see)
 
@@ -190,7 +191,7 @@ def _one_step(
     chunk: Chunk,
     step: int,
     stage: Stage,
-    sliced: dict[bool, Sliced],
+    sliced: dict[int | None, Sliced],
     x: Tensor,
     y: Tensor,
     threat: ThreatModel,
@@ -207,10 +208,10 @@ def _one_step(
 
         def run() -> tuple[Tensor, tuple[str, ...], Tensor]:
             torch.manual_seed(seed)  # so that a run taken up here draws what the whole run drew
-            with watch.listening(sliced[stage.on_surrogate]):
-                answer, heard = stage.run(sliced[stage.on_surrogate], x[here], y[here], threat, seed)
+            with watch.listening(sliced[stage.on]):
+                answer, heard = stage.run(sliced[stage.on], x[here], y[here], threat, seed)
             answer = kept_in_ball(x[here], answer, threat)
-            return answer, heard, (predictions(sliced[False], answer, conditions.plan.draws) != y[here]).cpu()
+            return answer, heard, (predictions(sliced[None], answer, conditions.plan.draws) != y[here]).cpu()
 
         answer, heard, broken = _sparing(sliced, len(here), note, run)
         warnings = tuple(dict.fromkeys((*warnings, *heard)))
@@ -222,7 +223,7 @@ def _one_step(
     return replace(chunk, done=step + 1, warnings=warnings)
 
 
-def _sparing(sliced: dict[bool, Sliced], images: int, note: Callable[[str], None], work: Callable[[], T]) -> T:
+def _sparing(sliced: dict[int | None, Sliced], images: int, note: Callable[[str], None], work: Callable[[], T]) -> T:
     """The outcome of `work`, begun again with half as many images a forward each time that memory runs out."""
     while True:
         try:
@@ -233,9 +234,9 @@ def _sparing(sliced: dict[bool, Sliced], images: int, note: Callable[[str], None
             _lower(sliced, images, note, error)
 
 
-def _lower(sliced: dict[bool, Sliced], images: int, note: Callable[[str], None], error: RuntimeError) -> None:
+def _lower(sliced: dict[int | None, Sliced], images: int, note: Callable[[str], None], error: RuntimeError) -> None:
     """Half as many images a forward: the same chunk, the same seed, the same answers to rounding."""
-    size = min(sliced[True].size, images)
+    size = min(sliced[None].size, images)
     if size == 1:
         raise UsageError("out of memory with one image a forward: lower --chunk") from error
     for model in sliced.values():
@@ -247,7 +248,7 @@ def _lower(sliced: dict[bool, Sliced], images: int, note: Callable[[str], None],
 def _together(
     chunks: list[Chunk],
     images: Split,
-    sliced: dict[bool, Sliced],
+    sliced: dict[int | None, Sliced],
     conditions: Conditions,
     note: Callable[[str], None],
 ) -> Verdicts:
@@ -270,7 +271,7 @@ def _together(
         attacked=attacked,
         shown=chunks[0].shown,
         warnings=tuple(dict.fromkeys(warning for chunk in chunks for warning in chunk.warnings)),
-        batch_size=sliced[False].size,
+        batch_size=sliced[None].size,
     )
 
 

@@ -57,7 +57,7 @@ def evaluate_with_evidence(settings: EvaluateSettings, *, listener: Listener = L
         settings.evaluation,
         device,
         listener,
-        surrogates={} if surrogate is None else {"student": surrogate},
+        surrogates={} if surrogate is None else {"student": [surrogate]},
         stop=decided(settings.gates),
         certified_radii=[demand[0]] if (demand := settings.gates.min_certified_accuracy) else [],
     )

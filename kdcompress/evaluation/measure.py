@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from kdcompress.attacks.autoattack import is_dynamic, refuse_shape
-from kdcompress.attacks.plans import Plan, plan_of, with_surrogate, without_gradients
+from kdcompress.attacks.plans import Plan, plan_of, with_surrogates, without_gradients
 from kdcompress.attacks.straight_through import StraightThrough
 from kdcompress.data import Split
 from kdcompress.evaluation.accuracy import (
@@ -78,18 +79,18 @@ def measure(
     device: torch.device,
     listener: Listener,
     *,
-    surrogates: Mapping[str, LoadedModel] | None = None,
+    surrogates: Mapping[str, Sequence[LoadedModel]] | None = None,
     stop: Enough | None = None,
     certified_radii: Sequence[float] = (),
 ) -> dict[str, Measured]:
     """Measure the models one after the other.
 
     Args:
-        surrogates: by the name of the model that they stand in for.
+        surrogates: by the name of the model that they stand in for, the likest first.
         stop: ends the first model's attack after a chunk; the others are then attacked on the same images.
         certified_radii: where certified accuracy is wanted beside the usual grid.
     """
-    for model in (*models.values(), *(surrogates or {}).values()):
+    for model in (*models.values(), *chain.from_iterable((surrogates or {}).values())):
         model.model.to(device)
     latency = by_leader(
         lambda: latencies_ms({name: model.model for name, model in models.items()}, subject.input_size, device)
@@ -97,11 +98,11 @@ def measure(
     found: dict[str, Measured] = {}
     first: int | None = None
     for name, loaded in models.items():
-        surrogate = (surrogates or {}).get(name)
-        verdicts, chunk, stand_in, notes = None, 0, None, tuple[str, ...]()
+        stand_ins = (surrogates or {}).get(name, ())
+        verdicts, chunk, described, notes = None, 0, None, tuple[str, ...]()
         if settings.attack != "none":
-            verdicts, chunk, stand_in = _attacked(
-                name, loaded, surrogate, subject, settings, device, listener, stop=stop, first=first
+            verdicts, chunk, described = _attacked(
+                name, loaded, stand_ins, subject, settings, device, listener, stop=stop, first=first
             )
             first = verdicts.attacked
             if verdicts.batch_size is not None and verdicts.batch_size < settings.forward_size:  # memory ran out
@@ -114,7 +115,7 @@ def measure(
         )
         right = seen == subject.images.labels
         others = [other.model for key, other in models.items() if key != name]
-        transfer_from = surrogate.model if surrogate is not None else others[0] if others else None
+        transfer_from = stand_ins[0].model if stand_ins else others[0] if others else None
         found[name] = Measured(
             ModelReport(
                 arch=loaded.record.arch,
@@ -126,7 +127,7 @@ def measure(
                 clean_accuracy=rate(right),
                 robust_accuracy=None
                 if verdicts is None
-                else robust_rate(verdicts, subject.eps, chunk=chunk, surrogate=stand_in, stops=stop is not None),
+                else robust_rate(verdicts, subject.eps, chunk=chunk, surrogate=described, stops=stop is not None),
                 over_eps=() if verdicts is None else over_eps(verdicts, stops=stop is not None),
                 classes=by_class(
                     subject.images.labels, right, verdicts, subject.eps, subject.classes, stops=stop is not None
@@ -162,7 +163,7 @@ def chunk_of(settings: EvaluationSettings, dimensions: int, device: torch.device
 def _attacked(
     name: str,
     loaded: LoadedModel,
-    surrogate: LoadedModel | None,
+    surrogates: Sequence[LoadedModel],
     subject: Subject,
     settings: EvaluationSettings,
     device: torch.device,
@@ -173,7 +174,7 @@ def _attacked(
 ) -> tuple[Verdicts, int, str | None]:
     """Verdicts, the chunk, and what the white-box attacks were made on where it was not the network."""
     plan = plan_of(settings.attack, classes=len(subject.classes), norm=subject.norm)
-    plan, stand_in, described = _stand_in(name, loaded, surrogate, subject, plan, device, listener)
+    plan, stand_ins, described = _stand_ins(name, loaded, surrogates, subject, plan, device, listener)
     chunk = chunk_of(settings, torch.Size(subject.input_size).numel(), device, stops=stop is not None)
     conditions = Conditions(
         plan=plan,
@@ -191,8 +192,8 @@ def _attacked(
         loaded.model,
         subject.images,
         conditions,
-        surrogate=stand_in,
-        kept=Kept(_folder(loaded, surrogate, subject, settings, conditions)),
+        surrogates=stand_ins,
+        kept=Kept(_folder(loaded, surrogates, subject, settings, conditions)),
         first=first,
         enough=stop if first is None else None,
         on_progress=lambda now: listener.attack(name, now),
@@ -201,39 +202,39 @@ def _attacked(
     return verdicts, chunk, described
 
 
-def _stand_in(
+def _stand_ins(
     name: str,
     loaded: LoadedModel,
-    surrogate: LoadedModel | None,
+    surrogates: Sequence[LoadedModel],
     subject: Subject,
     plan: Plan,
     device: torch.device,
     listener: Listener,
-) -> tuple[Plan, nn.Module | None, str | None]:
-    """For a network without gradients: a surrogate, the user's or a straight-through copy, and what the report says."""
+) -> tuple[Plan, list[nn.Module], str | None]:
+    """For a network without gradients: surrogates, the user's or a straight-through copy, and what the report says."""
     x, y = next(subject.images.batches(8, device=device))
     differentiable = has_gradients(loaded.model, x, y)
-    if surrogate is not None:
-        described = f"{surrogate.record.arch} in {surrogate.path.name}"
-        changed = with_surrogate(plan, described) if differentiable else without_gradients(plan, described)
-        return changed, surrogate.model, described
+    if surrogates:
+        told = [f"{one.record.arch} in {one.path.name}" for one in surrogates]
+        changed = with_surrogates(plan, told) if differentiable else without_gradients(plan, told)
+        return changed, [one.model for one in surrogates], " and ".join(told)
     if differentiable:
-        return plan, None, None
+        return plan, [], None
     copy = StraightThrough(loaded.model)
     if has_gradients(copy, x, y):
         described = "a straight-through copy"
         listener.note(f"{name}: it gives no gradients; {described} is attacked in its place, then itself by Square")
-        return without_gradients(plan, described), copy, described
+        return without_gradients(plan, [described]), [copy], described
     listener.note(
         f"{name}: it gives no gradients, and no straight-through copy of it does: Square alone attacks it; name its "
         "float parent with --surrogate"
     )
-    return without_gradients(plan, None), None, None
+    return without_gradients(plan, []), [], None
 
 
 def _folder(
     loaded: LoadedModel,
-    surrogate: LoadedModel | None,
+    surrogates: Sequence[LoadedModel],
     subject: Subject,
     settings: EvaluationSettings,
     conditions: Conditions,
@@ -242,7 +243,7 @@ def _folder(
         return None
     what = {
         "network": identity(loaded),
-        "surrogate": None if surrogate is None else identity(surrogate),
+        "surrogates": [identity(one) for one in surrogates],
         "threat": [subject.norm, subject.radii],
         "attack": [conditions.plan.name, [stage.name for stage in conditions.plan.stages], len(subject.classes)],
         "drawn": [conditions.chunk, conditions.seed],

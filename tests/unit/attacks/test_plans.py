@@ -5,7 +5,7 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor, nn
 
-from kdcompress.attacks.plans import Plan, plan_of, with_surrogate, without_gradients
+from kdcompress.attacks.plans import Plan, plan_of, with_surrogates, without_gradients
 from kdcompress.attacks.slices import Sliced
 from kdcompress.threat import NORMS, Norm, ThreatModel
 
@@ -47,22 +47,31 @@ def test_with_few_classes_the_fast_paths_take_the_losses_that_exist(classes: int
 @pytest.mark.parametrize("attack", ["autoattack", "apgd", "pgd-5"])
 def test_without_gradients_white_box_stages_go_to_the_surrogate_and_square_to_the_network(attack: str) -> None:
     plan = plan_of(attack, classes=10, norm="Linf")
-    found = without_gradients(plan, "its parent")
-    assert [stage.on_surrogate for stage in found.stages] == [True] * (len(found.stages) - 1) + [False]
+    found = without_gradients(plan, ["its parent"])
+    assert [stage.on for stage in found.stages] == [0] * (len(found.stages) - 1) + [None]
     assert stages(found)[-2:] == ["pgd-100 on surrogate", "square"]
     assert found.name.startswith(f"no gradients, not {plan.name}: ")
     assert "its parent" in found.name
 
 
 def test_without_gradients_or_a_surrogate_square_is_left() -> None:
-    found = without_gradients(plan_of("autoattack", classes=10, norm="Linf"), None)
+    found = without_gradients(plan_of("autoattack", classes=10, norm="Linf"), [])
     assert (stages(found), found.name) == (["square"], "no gradients, not AutoAttack standard: square")
 
 
 def test_a_surrogate_for_a_network_with_gradients_adds_to_the_attack() -> None:
-    found = with_surrogate(plan_of("pgd-5", classes=10, norm="Linf"), "net in a.pt")
+    found = with_surrogates(plan_of("pgd-5", classes=10, norm="Linf"), ["net in a.pt"])
     assert stages(found) == ["pgd-5", "pgd-100 on surrogate"]
     assert found.name == "PGD-5, then pgd-100 on surrogate (net in a.pt)"
+
+
+def test_each_of_several_surrogates_is_attacked_in_its_turn() -> None:
+    blind = without_gradients(plan_of("pgd-5", classes=10, norm="Linf"), ["parent", "copy"])
+    assert [stage.on for stage in blind.stages] == [0, 0, 1, 1, None]
+    assert stages(blind)[1:4] == ["pgd-100 on surrogate 1", "pgd-5 on surrogate 2", "pgd-100 on surrogate 2"]
+    assert "(1: parent; 2: copy)" in blind.name
+    seeing = with_surrogates(plan_of("pgd-5", classes=10, norm="Linf"), ["parent", "copy"])
+    assert [stage.on for stage in seeing.stages] == [None, 0, 1]
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -343,7 +343,7 @@ def test_stages_on_a_surrogate_attack_it_and_verdicts_are_the_networks(bright: n
 
     stage = plan_of("pgd-5", classes=2, norm="Linf").stages[0]
     alone = attacked(Blind(), greys, conditions())
-    helped = attacked(Blind(), greys, conditions(Plan("t", (replace(stage, on_surrogate=True),))), surrogate=bright)
+    helped = attacked(Blind(), greys, conditions(Plan("t", (replace(stage, on=0),))), surrogates=[bright])
     assert alone.stood(0.05).sum() > helped.stood(0.05).sum()
     assert torch.equal(helped.stood(0.05), exactly(greys, 0.05))
 

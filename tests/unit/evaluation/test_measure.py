@@ -174,7 +174,7 @@ def test_a_network_without_gradients_is_attacked_through_a_straight_through_copy
 def test_its_float_parent_can_be_named(loaded: LoadedModel, greys: Split) -> None:
     deaf = with_network(loaded, Deaf(loaded.model))
     alone = measured(deaf, greys)["student"].report.robust_accuracy
-    helped = measured(deaf, greys, rest={"surrogates": {"student": loaded}})["student"].report.robust_accuracy
+    helped = measured(deaf, greys, rest={"surrogates": {"student": [loaded]}})["student"].report.robust_accuracy
     assert alone is not None and helped is not None
     assert (alone.stages, alone.surrogate) == (("square",), None)
     assert helped.stages == ("pgd-5 on surrogate", "pgd-100 on surrogate", "square")
