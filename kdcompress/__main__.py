@@ -13,6 +13,7 @@ from kdcompress.cli.configured import configured
 from kdcompress.cli.demo import demo
 from kdcompress.cli.distill import distill
 from kdcompress.cli.evaluate import evaluate
+from kdcompress.cli.export import export
 from kdcompress.cli.init import init
 from kdcompress.cli.inspect import inspect
 from kdcompress.cli.plan import plan
@@ -27,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (distill, train, evaluate, certify, compare, inspect, init, demo, bench, plan):
+for command in (distill, train, evaluate, certify, compare, export, inspect, init, demo, bench, plan):
     app.command()(configured(command))
 
 

@@ -74,6 +74,10 @@ class PeerError(KdcompressError):
     """Another process of a job on several has ended; what it says tells why."""
 
 
+class ExportError(KdcompressError):
+    """A network cannot be written for a runtime, or what was written does not answer as the network does."""
+
+
 class ReportError(KdcompressError):
     """A report cannot be read, or is not one."""
 

@@ -7,7 +7,7 @@ import typer
 
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
-from kdcompress.cli.options import GATES, MEASURES, OUTPUT, STUDENT, TEACHER, Format, default
+from kdcompress.cli.options import GATES, MEASURES, OUTPUT, TEACHER, Format, default
 from kdcompress.cli.output import deliver, speaks, stderr
 from kdcompress.cli.places import refuse_places
 from kdcompress.errors import EXIT_GATE_MISSED, UsageError
@@ -27,19 +27,10 @@ def certify(
     model: Annotated[
         Path | None, typer.Argument(help="The model file: student.safetensors, or any that --arch explains.")
     ] = None,
-    arch: Annotated[
-        str | None,
-        typer.Option(help="MODEL's architecture, as --teacher-arch. Default: from the file.", rich_help_panel=STUDENT),
-    ] = None,
-    arg: Annotated[
-        list[str] | None,
-        typer.Option(help="key=value for MODEL's builder; repeat for more.", rich_help_panel=STUDENT),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="MODEL's normalisation, as --teacher-mean. Default: from the file.", rich_help_panel=STUDENT),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="See --mean.", rich_help_panel=STUDENT)] = None,
+    arch: options.Arch = None,
+    arg: options.Arg = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -129,9 +120,7 @@ def certify(
     seed: Annotated[
         int, typer.Option(help="Seed of the shuffle, the searches and the noise.", rich_help_panel=MEASURES)
     ] = default(EvaluationSettings, "seed"),
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=MEASURES)] = default(
-        EvaluationSettings, "device"
-    ),
+    device: options.MeasuringDevice = default(EvaluationSettings, "device"),
     keep_dir: options.KeepDir = None,
     fresh: options.Fresh = False,
     min_verified_accuracy: Annotated[

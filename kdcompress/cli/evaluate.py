@@ -29,18 +29,10 @@ def evaluate(
         Path | None, typer.Argument(help="The model file to judge: student.safetensors, or any that --arch explains.")
     ] = None,
     norm: options.NormOption = "Linf",
-    arch: Annotated[
-        str | None,
-        typer.Option(help="MODEL's architecture, as --teacher-arch. Default: from the file.", rich_help_panel=STUDENT),
-    ] = None,
-    arg: Annotated[
-        list[str] | None, typer.Option(help="key=value for MODEL's builder; repeat for more.", rich_help_panel=STUDENT)
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="MODEL's normalisation, as --teacher-mean. Default: from the file.", rich_help_panel=STUDENT),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="See --mean.", rich_help_panel=STUDENT)] = None,
+    arch: options.Arch = None,
+    arg: options.Arg = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     teacher: Annotated[
         Path | None, typer.Option(help="A teacher to compare with on the same images.", rich_help_panel=TEACHER)
     ] = None,
@@ -111,9 +103,7 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(help="Seed of the shuffle, the attacks and the noise.", rich_help_panel=MEASURES)
     ] = default(EvaluationSettings, "seed"),
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=MEASURES)] = default(
-        EvaluationSettings, "device"
-    ),
+    device: options.MeasuringDevice = default(EvaluationSettings, "device"),
     min_clean_accuracy: Annotated[
         float | None, typer.Option(help="Least clean accuracy, a fraction.", rich_help_panel=GATES)
     ] = None,

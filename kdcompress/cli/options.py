@@ -125,6 +125,9 @@ Augment = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", rich_help_panel=TRAINING)]
 Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=TRAINING)]
+MeasuringDevice = Annotated[
+    str, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=MEASURES)
+]
 Precision = Annotated[str, typer.Option(help="float32, or bf16 autocast.", rich_help_panel=TRAINING)]
 NoiseSigma = Annotated[
     float,
@@ -162,6 +165,18 @@ CheckpointEvery = Annotated[
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="What stdout gets.", rich_help_panel=OUTPUT)]
 
+Arch = Annotated[
+    str | None,
+    typer.Option(help="MODEL's architecture, as --teacher-arch. Default: from the file.", rich_help_panel=STUDENT),
+]
+Arg = Annotated[
+    list[str] | None, typer.Option(help="key=value for MODEL's builder; repeat for more.", rich_help_panel=STUDENT)
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="MODEL's normalisation, as --teacher-mean. Default: from the file.", rich_help_panel=STUDENT),
+]
+Std = Annotated[str | None, typer.Option(help="See --mean.", rich_help_panel=STUDENT)]
 Teacher = Annotated[
     Path,
     typer.Option(help="The robust teacher: safetensors or a torch file.", rich_help_panel=TEACHER, show_default=False),

@@ -135,7 +135,9 @@ def measure(
                 certified=_certified(name, loaded, subject, settings, device, listener, certified_radii),
                 masking=None
                 if verdicts is None or not settings.masking
-                else by_leader(partial(_masking, name, loaded, subject, settings, device, listener, transfer_from)),
+                else by_leader(
+                    partial(masking_of, name, loaded.model, subject, settings, device, listener, transfer_from)
+                ),
                 verdicts="".join("?" if ok else "x" for ok in right.tolist())
                 if verdicts is None
                 else verdicts.text(subject.eps),
@@ -269,19 +271,20 @@ def _notes(name: str, model: nn.Module, verdicts: Verdicts, subject: Subject, de
     return tuple(warned)
 
 
-def _masking(
+def masking_of(
     name: str,
-    loaded: LoadedModel,
+    model: nn.Module,
     subject: Subject,
     settings: EvaluationSettings,
     device: torch.device,
     listener: Listener,
     transfer_from: nn.Module | None,
 ) -> Masking:
+    """Signs of gradient masking on the first images; `name` is for those who listen."""
     images = subject.images.subset(range(min(MASKING_IMAGES, len(subject.images))))
     x, y = next(images.batches(len(images), device=device))
     return check_masking(
-        loaded.model,
+        model,
         x,
         y,
         ThreatModel(subject.norm, subject.eps),

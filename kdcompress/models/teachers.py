@@ -46,7 +46,7 @@ class LoadedModel:
         notes: what was decided on the way that the file does not prove, one sentence each, for stderr.
     """
 
-    model: NormalisedModel
+    model: nn.Module
     record: ModelRecord
     sha256: str
     path: Path

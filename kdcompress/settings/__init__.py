@@ -14,6 +14,7 @@ from kdcompress.settings.certification import (
 )
 from kdcompress.settings.demo import DemoSettings
 from kdcompress.settings.evaluation import CompareSettings, EvaluateSettings, EvaluationSettings
+from kdcompress.settings.export import ExportSettings
 from kdcompress.settings.gates import (
     PRESERVED_WITHIN,
     CertifiedDemand,
@@ -57,6 +58,7 @@ __all__ = [
     "Eps",
     "EvaluateSettings",
     "EvaluationSettings",
+    "ExportSettings",
     "Fraction",
     "GateSettings",
     "Kind",

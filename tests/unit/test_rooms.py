@@ -24,6 +24,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("processes",),
     ("attacks", "bounds", "engine", "gates"),
     ("training", "evaluation"),
+    ("export",),
     ("demo", "bench", "plan", "starting"),
     ("render",),
     ("cli",),

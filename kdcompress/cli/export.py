@@ -1,0 +1,130 @@
+"""kdcompress export."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcompress.cli import options
+from kdcompress.cli.boundary import boundary
+from kdcompress.cli.options import DATA, GATES, MEASURES, OUTPUT, THREAT, default
+from kdcompress.cli.output import deliver, stderr
+from kdcompress.cli.places import refuse_places
+from kdcompress.errors import EXIT_GATE_MISSED, UsageError
+from kdcompress.settings import DataSettings, EvaluationSettings, ExportSettings, ThreatSettings
+
+INT8 = "int8"
+
+
+class FileFormat(StrEnum):
+    """What is written."""
+
+    onnx = "onnx"
+    torch_export = "torch-export"
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="The model file: student.safetensors, or any that --arch explains.")],
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The file to write, such as student.onnx.", rich_help_panel=OUTPUT)],
+    format: Annotated[
+        FileFormat,
+        typer.Option("--format", help="What is written: ONNX, or a .pt2 of torch.export.", rich_help_panel=OUTPUT),
+    ] = FileFormat.onnx,
+    opset: Annotated[
+        int, typer.Option(help="ONNX's version of its operations, 18 to 23.", rich_help_panel=OUTPUT)
+    ] = default(ExportSettings, "opset"),
+    arch: options.Arch = None,
+    arg: options.Arg = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    data_dir: options.DataDir = None,
+    image_size: options.ImageSize = None,
+    images: Annotated[
+        int,
+        typer.Option(
+            help="The first N of a seeded shuffle of the test split: logits are compared on them, and with --int8 they "
+            "are attacked.",
+            rich_help_panel=DATA,
+        ),
+    ] = 500,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Round weights and activations to int8, and measure what that did to the robustness: needs --eps.",
+            rich_help_panel=INT8,
+        ),
+    ] = default(ExportSettings, "int8"),
+    calibration_images: Annotated[
+        int, typer.Option(help="Training images that the ranges are read from.", rich_help_panel=INT8)
+    ] = default(ExportSettings, "calibration_images"),
+    norm: options.NormOption = "Linf",
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            help="With --int8: radius of the perturbation in pixels of [0,1], such as 8/255.", rich_help_panel=THREAT
+        ),
+    ] = None,
+    attack: Annotated[
+        str,
+        typer.Option(
+            help="With --int8, of the float parent and its straight-through copy: as in evaluate; none skips it.",
+            rich_help_panel=MEASURES,
+        ),
+    ] = default(EvaluationSettings, "attack"),
+    seed: Annotated[int, typer.Option(help="Seed of the shuffle and the attacks.", rich_help_panel=MEASURES)] = default(
+        EvaluationSettings, "seed"
+    ),
+    device: options.MeasuringDevice = default(EvaluationSettings, "device"),
+    keep_dir: options.KeepDir = None,
+    fresh: options.Fresh = False,
+    max_robust_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="With --int8: most robust accuracy lost against the float parent, a fraction: the interval's upper "
+            "end decides.",
+            rich_help_panel=GATES,
+        ),
+    ] = None,
+    report: options.Report = None,
+) -> None:
+    """Write a network for a runtime, its normalisation inside, and check that the file answers as the network does.
+
+    With --int8, say whether rounding undid the robustness: both networks under attack, on the same images.
+
+    Example: kdcompress export student/student.safetensors --data cifar10/ --int8 --eps 8/255 --out student.int8.onnx
+    """
+    with boundary():
+        settings = ExportSettings.of(
+            model=options.model_file(model, arch, arg, mean, std, ""),
+            data=DataSettings.of(data=data, data_dir=data_dir, image_size=image_size),
+            format=format.value,
+            opset=opset,
+            int8=int8,
+            calibration_images=calibration_images,
+            threat=None if eps is None else ThreatSettings.of(norm=norm, eps=eps),
+            evaluation=EvaluationSettings.of(
+                images=images,
+                attack=attack,
+                seed=seed,
+                device=device,
+                certify_images=0,
+                keep_dir=None if fresh else keep_dir or options.cache_folder("verdicts"),
+            ),
+            max_robust_drop=max_robust_drop,
+        )
+        if keep_dir is not None and keep_dir.exists() and not keep_dir.is_dir():
+            raise UsageError(f"--keep-dir must be a folder, got the file {keep_dir}")
+        refuse_places({"--out": out, "--report": report}, {"MODEL": settings.model}, settings.data)
+        from kdcompress.export.exporting import export as exported
+        from kdcompress.render.export import described
+        from kdcompress.render.progress import listening
+
+        with listening(stderr()) as listener:
+            result = exported(settings, out, listener=listener)
+        text = result.model_dump_json(indent=2)
+        deliver(text, described(result), options.Format.table, {report: f"{text}\n".encode()})
+        if not result.gates_met:
+            raise typer.Exit(EXIT_GATE_MISSED)
