@@ -187,7 +187,7 @@ def _beside_float(
         listener,
         surrogates={FLOAT: [stand_in, parent], INT8: [stand_in, parent]},
     )
-    if settings.evaluation.attack != "none":
+    if settings.evaluation.attack != "none" and settings.evaluation.masking:
         # The file itself has no gradients that could be masked; the copy is the same function and has.
         looked_at = {FLOAT: (parent.model, stand_in.model), INT8: (stand_in.model, parent.model)}
         for name, (network, other) in looked_at.items():

@@ -44,6 +44,8 @@ OPTIONS = {
     "--junit --format",
     "bench": "--teacher --teacher-arch --teacher-mean --student --student-arg --data --eps --batch-size --device "
     "--epochs --compiled --report --format",
+    "export": "--arch --mean --data --data-dir --image-size --format --out --opset --images --int8 --norm "
+    "--calibration-images --eps --attack --seed --device --keep-dir --fresh --max-robust-drop --report",
     "inspect": "--report --format",
     "init": "--teacher --data --data-dir --out --overwrite",
     "plan": "--teacher-arch --student --image-size --classes --train-images --recipe --epochs --batch-size --precision "
@@ -98,10 +100,11 @@ TRAINING = (settings.RunSettings, settings.LossSettings, settings.GateSettings)
 HOMES = {
     "evaluate": (settings.EvaluationSettings, settings.GateSettings),
     "certify": (settings.EvaluationSettings, settings.CertifyGates),
+    "export": (settings.EvaluationSettings, settings.ExportSettings),
     "train": (settings.RunSettings, settings.TrainSettings),
     "plan": (settings.RunSettings, settings.LossSettings, settings.PlanSettings),
 }
-ITS_OWN = {("certify", "images"), ("plan", "epochs"), ("plan", "batch_size"), ("plan", "gpus")}
+ITS_OWN = {("certify", "images"), ("export", "images"), ("plan", "epochs"), ("plan", "batch_size"), ("plan", "gpus")}
 """Where a command has its own default, since what it measures takes longer, or what it plans is larger."""
 OF_THE_RECIPE = {field for recipe in settings.RECIPES.values() for field in recipe} | {"ce_weight", "inner_steps"}
 """What is not given there is the recipe's."""
