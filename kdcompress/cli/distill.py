@@ -104,6 +104,7 @@ def distill(
     Example: kdcompress distill --teacher robust.pt --teacher-mean 0.49,0.48,0.45 --teacher-std 0.25,0.24,0.26
     --student resnet18 --data cifar10/ --eps 8/255 --out student/
     """
+    asked = dict(locals())  # every option, called as its field
     from kdcompress.models.arguments import parse_arguments
 
     with boundary():
@@ -113,59 +114,16 @@ def distill(
             student_args=parse_arguments(student_arg or [], "--student-arg"),
             student_stride=student_stride,
             student_weights=student_weights,
-            data=DataSettings.of(
-                data=data,
-                data_dir=data_dir,
-                image_size=image_size,
-                train_images=train_images,
-                skip_corrupt=skip_corrupt,
-            ),
-            threat=ThreatSettings.of(norm=norm, eps=eps),
-            loss=LossSettings.of(
-                recipe=recipe,
-                ce_weight=ce_weight,
-                kl_weight=kl_weight,
-                clean_weight=clean_weight,
-                self_weight=self_weight,
-                igdm_weight=igdm_weight,
-                iga_weight=iga_weight,
-                iga_ramp=iga_ramp,
-                iga_every=iga_every,
-                align=align,
-                iga_norm=iga_norm,
-                iga_micro_batch=iga_micro_batch,
-                iga_mode=iga_mode,
-                temperature=temperature,
-                label_smoothing=label_smoothing,
-                input_noise=input_noise,
-                inner_attack=inner_attack,
-                inner_steps=inner_steps,
-            ),
+            data=options.gathered(DataSettings, asked),
+            threat=options.gathered(ThreatSettings, asked),
+            loss=options.gathered(LossSettings, asked),
             cache=CacheSettings.of(
                 cache_teacher=cache_teacher,
                 cache_views=cache_views,
                 cache_dir=options.cache_folder("views") if cache_teacher and cache_dir is None else cache_dir,
             ),
-            run=RunSettings.of(
-                epochs=epochs,
-                batch_size=batch_size,
-                schedule=schedule,
-                optimizer=optimizer,
-                lr=lr,
-                weight_decay=weight_decay,
-                momentum=momentum,
-                average=average,
-                ema=ema,
-                swa_start=swa_start,
-                augment=augment,
-                precision=precision,
-                noise_sigma=noise_sigma,
-                sync_batchnorm=sync_batchnorm,
-                seed=seed,
-                device=device,
-                checkpoint_every=checkpoint_every,
-            ),
-            check=TeacherCheckSettings.of(insist=insist),
+            run=options.gathered(RunSettings, asked),
+            check=options.gathered(TeacherCheckSettings, asked),
         )
         from kdcompress.render.console import run_summary
         from kdcompress.render.progress import listening

@@ -4,16 +4,19 @@ Defaults come from `kdcompress.settings`, their only home.
 """
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
 
 from kdcompress.errors import UsageError
-from kdcompress.settings import ModelFile, Statistics
+from kdcompress.settings import ModelFile, Settings, Statistics
 from kdcompress.threat import Norm, parse_eps
+
+S = TypeVar("S", bound=Settings)
 
 
 class Format(StrEnum):
@@ -21,6 +24,15 @@ class Format(StrEnum):
 
     table = "table"
     json = "json"
+
+
+def gathered(settings: type[S], asked: Mapping[str, Any]) -> S:
+    """The settings whose fields are called as the options in `asked`, which may hold others too.
+
+    Raises:
+        UsageError: naming the first wrong option as typed.
+    """
+    return settings.of(**{name: asked[name] for name in settings.model_fields if name in asked})
 
 
 def default(settings: type[BaseModel], name: str) -> Any:

@@ -68,6 +68,7 @@ def plan(
 
     Example: kdcompress plan --teacher-arch wide_resnet50_2 --student resnet18 --batch-size 1024 --gpus 1,8,64
     """
+    asked = dict(locals())  # every option, called as its field
     from kdcompress.models.arguments import parse_arguments
 
     with boundary():
@@ -80,18 +81,8 @@ def plan(
             image_size=image_size,
             classes=classes,
             train_images=train_images,
-            loss=LossSettings.of(
-                recipe=recipe,
-                iga_weight=iga_weight,
-                align=align,
-                iga_norm=iga_norm,
-                iga_mode=iga_mode,
-                inner_attack=inner_attack,
-                inner_steps=inner_steps,
-            ),
-            run=RunSettings.of(
-                epochs=epochs, batch_size=batch_size, optimizer=optimizer, average=average, precision=precision
-            ),
+            loss=options.gathered(LossSettings, asked),
+            run=options.gathered(RunSettings, asked),
             gpus=_numbers(gpus),
             gpu_memory=gpu_memory,
             tflops=tflops,

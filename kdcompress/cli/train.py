@@ -64,6 +64,7 @@ def train(
 
     Example: kdcompress train --recipe at --model resnet18 --data cifar10/ --eps 8/255 --out teacher/
     """
+    asked = dict(locals())  # every option, called as its field
     from kdcompress.models.arguments import parse_arguments
 
     with boundary():
@@ -72,36 +73,12 @@ def train(
             model=model,
             model_args=parse_arguments(model_arg or [], "--model-arg"),
             model_stride=model_stride,
-            data=DataSettings.of(
-                data=data,
-                data_dir=data_dir,
-                image_size=image_size,
-                train_images=train_images,
-                skip_corrupt=skip_corrupt,
-            ),
-            threat=ThreatSettings.of(norm=norm, eps=eps),
+            data=options.gathered(DataSettings, asked),
+            threat=options.gathered(ThreatSettings, asked),
             attack_steps=attack_steps,
             beta=beta,
             label_smoothing=label_smoothing,
-            run=RunSettings.of(
-                epochs=epochs,
-                batch_size=batch_size,
-                schedule=schedule,
-                optimizer=optimizer,
-                lr=lr,
-                weight_decay=weight_decay,
-                momentum=momentum,
-                average=average,
-                ema=ema,
-                swa_start=swa_start,
-                augment=augment,
-                precision=precision,
-                noise_sigma=noise_sigma,
-                sync_batchnorm=sync_batchnorm,
-                seed=seed,
-                device=device,
-                checkpoint_every=checkpoint_every,
-            ),
+            run=options.gathered(RunSettings, asked),
         )
         from kdcompress.render.console import run_summary
         from kdcompress.render.progress import listening
