@@ -17,6 +17,7 @@ from kdcompress.cli.export import export
 from kdcompress.cli.init import init
 from kdcompress.cli.inspect import inspect
 from kdcompress.cli.plan import plan
+from kdcompress.cli.prune import prune
 from kdcompress.cli.train import train
 from kdcompress.errors import EXIT_INTERRUPTED
 from kdcompress.versions import versions
@@ -28,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (distill, train, evaluate, certify, compare, export, inspect, init, demo, bench, plan):
+for command in (distill, prune, train, evaluate, certify, compare, export, inspect, init, demo, bench, plan):
     app.command()(configured(command))
 
 

@@ -8,6 +8,9 @@ Rows = Annotated[int, Field(ge=0, le=64)]
 """Patches are at most 64 pixels wide, and a pad is smaller."""
 
 
+Positive = Annotated[int, Field(ge=1)]
+
+
 class Change(BaseModel):
     """One module of the timm network altered for small images: a smaller stride, or a pool removed.
 
@@ -24,6 +27,20 @@ class Change(BaseModel):
     pad: tuple[Rows, Rows] = (0, 0)
 
 
+class Shrunk(BaseModel):
+    """What pruning left of the network that the rest of the record builds.
+
+    Attributes:
+        sizes: by module, by attribute (`out_channels`, `num_features`, `head_dim`, ...), what is left of it.
+        shapes: by parameter or buffer, the shape that is left.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sizes: dict[str, dict[str, Positive | tuple[Positive, ...]]]
+    shapes: dict[str, tuple[Positive, ...]]
+
+
 class ModelRecord(BaseModel):
     """Everything but the weights. Stored in the metadata of the safetensors file and in its JSON sidecar.
 
@@ -35,6 +52,7 @@ class ModelRecord(BaseModel):
         classes: class names, in the order of the logits.
         mean, std: per-channel normalisation in units of [0,1]; None where inputs enter as they are.
         changes: what was altered in the built network, in order.
+        shrunk: what pruning took from it afterwards; None where nothing was pruned.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,3 +66,4 @@ class ModelRecord(BaseModel):
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     changes: tuple[Change, ...] = ()
+    shrunk: Shrunk | None = None

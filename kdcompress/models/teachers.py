@@ -26,6 +26,7 @@ from kdcompress.models.layouts import (
 from kdcompress.models.normalisation import Flags, Numbers, chosen_normalisation, leave_normalisation
 from kdcompress.models.normalised import NormalisedModel
 from kdcompress.models.record import ModelRecord
+from kdcompress.models.shrinking import shrink
 from kdcompress.models.states import is_average, unwrap_keys
 from kdcompress.models.students import build_student
 from kdcompress.models.within import within
@@ -152,22 +153,31 @@ def _from_record(
             raise UsageError(f"{path}: its network is built by a function, {record.arch}; name it with {flags.arch}")
         built_with = record.args if args is None else _stored(args, flags)
         record = record.model_copy(update={"arch": arch, "args": built_with})
-        return record, build_with_factory(arch, as_python_value(built_with), flag=flags.arch)
+        return record, _shrunk(build_with_factory(arch, as_python_value(built_with), flag=flags.arch), record, path)
     if (arch is not None and arch != record.arch) or (args and _stored(args, flags) != record.args):
         raise UsageError(
             f"{path}: says that it is {record.arch} with its arguments; leave out {flags.arch}, {flags.arg}"
         )
     try:
-        with within(checkpoint.state):
+        with within(checkpoint.state, shrunk=record.shrunk is not None):
             if record.source == "layout":
-                return record, build_layout(record.arch, as_python_value(record.args))
+                return record, _shrunk(build_layout(record.arch, as_python_value(record.args)), record, path)
             # Names with a colon and timm's own loading arguments would fetch or open other files.
             if not timm.is_model(record.arch) or RESERVED & set(record.args):
                 told = ", ".join(record.args) or "nothing"
                 raise UsageError(f"expected a timm model, found {record.arch} with {told}")
-            return record, build_student(record)
+            return record, _shrunk(build_student(record), record, path)
     except UsageError as error:
         raise CheckpointError(f"{path}: its record cannot be followed: {error}") from error
+
+
+def _shrunk(network: nn.Module, record: ModelRecord, path: Path) -> nn.Module:
+    if record.shrunk is not None:
+        try:
+            shrink(network, record.shrunk)
+        except UsageError as error:
+            raise CheckpointError(f"{path}: its record cannot be followed: it {error}") from error
+    return network
 
 
 Source = Literal["timm", "layout", "factory"]

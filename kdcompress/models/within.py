@@ -16,20 +16,25 @@ SLACK = 4
 MODULES = 50
 """A tensor's share of modules without weights: activations, identities, dropout."""
 SMALL = 1000
+SHRUNK = 32
+"""How many times as much again, where pruning is said to have taken the rest."""
 NUMBERS = 10_000_000
 """Tensors or modules, and numbers, that any network may have beyond that: a default head is there for a moment."""
 
 
 @contextmanager
-def within(state: Mapping[str, Tensor]) -> Iterator[None]:
+def within(state: Mapping[str, Tensor], *, shrunk: bool = False) -> Iterator[None]:
     """While the block runs, whatever builds more than `state` could fill is stopped.
+
+    Args:
+        shrunk: what is built is then pruned to the weights.
 
     Raises:
         UsageError: when it does, before the memory is touched.
     """
     left = {
         "tensors": SLACK * len(state) + SMALL,
-        "numbers": SLACK * sum(value.numel() for value in state.values()) + NUMBERS,
+        "numbers": SLACK * (SHRUNK if shrunk else 1) * sum(value.numel() for value in state.values()) + NUMBERS,
         "modules": MODULES * len(state) + SMALL,
     }
 

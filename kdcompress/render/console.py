@@ -89,7 +89,7 @@ def run_summary(record: RunRecord) -> Group:
         else f"; its teacher has {size.params_ratio:.2f}x the parameters, {size.macs_ratio:.2f}x the MACs"
     )
     return Group(
-        Text(f"{record.model.arch}: {count(size.params)} parameters, {count(size.macs)} MACs{ratios}"),
+        Text(f"{record.model.arch}: {count(size.params)} parameters, {count(size.macs)} MACs{ratios}{_before(record)}"),
         Text(
             f"held-out slice ({best.images} images), best, epoch {best.epoch}: {_reached(best)}. "
             "Chosen on these images: judge it by kdcompress evaluate."
@@ -100,6 +100,13 @@ def run_summary(record: RunRecord) -> Group:
             f"{_passes(record)}"
         ),
     )
+
+
+def _before(record: RunRecord) -> str:
+    found = record.pruned
+    if found is None:
+        return ""
+    return f"; before pruning {count(found.params_before)} parameters, {count(found.macs_before)} MACs"
 
 
 def _skipped(record: RunRecord) -> str:

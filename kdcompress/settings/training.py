@@ -46,30 +46,21 @@ class CacheSettings(Settings):
         return self.cache_views or 8
 
 
-class PairSettings(Settings):
-    """A teacher, a student, and what one teaches the other with."""
+class TeachingSettings(Settings):
+    """A teacher, and what it teaches a student with, wherever that comes from."""
 
     teacher: ModelFile
-    student: str
-    student_args: dict[str, Any] = {}
-    student_stride: Annotated[int, Field(ge=1)] | None = None
     data: DataSettings
     threat: ThreatSettings
+    loss: LossSettings = LossSettings()
     run: RunSettings = RunSettings()
+    cache: CacheSettings = CacheSettings()
+    check: TeacherCheckSettings = TeacherCheckSettings()
 
     @model_validator(mode="after")
     def _norm_for_training(self) -> Self:
         refuse_norm(self.threat)
         return self
-
-
-class DistillSettings(PairSettings):
-    """Everything `kdcompress distill` was asked for."""
-
-    student_weights: Path | None = None
-    loss: LossSettings = LossSettings()
-    cache: CacheSettings = CacheSettings()
-    check: TeacherCheckSettings = TeacherCheckSettings()
 
     @model_validator(mode="after")
     def _losses_that_go_together(self) -> Self:
@@ -87,6 +78,27 @@ class DistillSettings(PairSettings):
                 "inner attack finds anew; leave it out, or take --recipe ard or rslad"
             )
         return self
+
+
+class DistillSettings(TeachingSettings):
+    """Everything `kdcompress distill` was asked for: a fresh timm network as the student."""
+
+    student: str
+    student_args: dict[str, Any] = {}
+    student_stride: Annotated[int, Field(ge=1)] | None = None
+    student_weights: Path | None = None
+
+
+class PruneSettings(TeachingSettings):
+    """Everything `kdcompress prune` was asked for: a trained student with channels taken from it.
+
+    Attributes:
+        student: a file that kdcompress wrote.
+        ratio: the share of its multiply-accumulates to take.
+    """
+
+    student: Path
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 TRAIN_STEPS = {"at": 7, "trades": 10, "fast": 1, "noise": 0}
@@ -172,8 +184,20 @@ class PlanSettings(Settings):
         return self
 
 
-class BenchSettings(PairSettings):
+class BenchSettings(Settings):
     """Everything `kdcompress bench` was asked for."""
 
+    teacher: ModelFile
+    student: str
+    student_args: dict[str, Any] = {}
+    student_stride: Annotated[int, Field(ge=1)] | None = None
+    data: DataSettings
+    threat: ThreatSettings
+    run: RunSettings = RunSettings()
     repeats: Annotated[int, Field(ge=1)] = 7
     compiled: bool = True
+
+    @model_validator(mode="after")
+    def _norm_for_training(self) -> Self:
+        refuse_norm(self.threat)
+        return self

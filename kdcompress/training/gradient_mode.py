@@ -14,7 +14,7 @@ from kdcompress.errors import UsageError
 from kdcompress.maths.randomness import generator
 from kdcompress.processes import ALONE, Processes
 from kdcompress.progress import Listener
-from kdcompress.settings import DistillSettings
+from kdcompress.settings import TeachingSettings
 from kdcompress.training.backward import parts_of
 from kdcompress.training.batches import random_views
 from kdcompress.training.ingredients import training_split
@@ -26,7 +26,7 @@ from kdcompress.versions import versions
 def chosen_alignment(
     student: nn.Module,
     teacher: nn.Module,
-    settings: DistillSettings,
+    settings: TeachingSettings,
     data: Data,
     device: torch.device,
     earlier: Mode | None,
@@ -57,7 +57,7 @@ def chosen_alignment(
 def _tried(
     student: nn.Module,
     teacher: nn.Module,
-    settings: DistillSettings,
+    settings: TeachingSettings,
     data: Data,
     device: torch.device,
     earlier: Mode | None,
@@ -96,7 +96,7 @@ def _tried(
         most = batch // (2 * parts)  # as training will do
 
 
-def earlier_mode(out: Path, settings: DistillSettings, device: torch.device) -> Mode | None:
+def earlier_mode(out: Path, settings: TeachingSettings, device: torch.device) -> Mode | None:
     """What `auto` measured for the run in `out`, which this one replaces, where all that it depends on is the same.
 
     What it did not measure, since the run was short or the compiler failed, is soon found out again.
@@ -107,7 +107,10 @@ def earlier_mode(out: Path, settings: DistillSettings, device: torch.device) -> 
         return None
     then, now = earlier.settings, settings.model_dump(mode="json")
     same = (
-        all(then.get(name) == now[name] for name in ("student", "student_args", "student_stride", "data", "loss"))
+        all(
+            then.get(name) == now.get(name)
+            for name in ("student", "student_args", "student_stride", "ratio", "data", "loss")
+        )
         and all(then["run"].get(name) == now["run"][name] for name in ("epochs", "batch_size", "precision"))
         and (earlier.cost.device, earlier.versions) == (device_name(device), versions())
     )

@@ -8,7 +8,7 @@ import torch
 from kdcompress.data import Data
 from kdcompress.devices import device_name
 from kdcompress.progress import Listener
-from kdcompress.settings import DistillSettings, TrainSettings
+from kdcompress.settings import TeachingSettings, TrainSettings
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.run_record import RunRecord
 from kdcompress.training.state import Facts
@@ -19,19 +19,22 @@ NOT_ASKED = {"--device", "--checkpoint-every", "--teacher", "--student-weights",
 
 
 def identity(
-    settings: DistillSettings | TrainSettings, data: Data, device: torch.device, teacher: str | None = None
+    settings: TeachingSettings | TrainSettings, data: Data, device: torch.device, **files: str | None
 ) -> Facts:
-    """By option, what decides how a run goes; `where` tells its last bits."""
+    """By option, what decides how a run goes; `where` tells its last bits.
+
+    Args:
+        files: sha256 of the files that options name, by option.
+    """
     images = training_split(data)
     names = hashlib.sha256("\n".join((*data.classes, *images.ids)).encode("utf-8", "backslashreplace"))
     names.update(images.labels.numpy().tobytes())
     found = {"--data": f"{len(images)} images, {names.hexdigest()[:12]}"}
-    if teacher is not None:
-        found["--teacher"] = f"sha256 {teacher[:12]}"
+    found |= {f"--{name}": f"sha256 {sha256[:12]}" for name, sha256 in files.items() if sha256 is not None}
     return options_of(settings) | found | {"where": {"device": device_name(device), "versions": versions()}}
 
 
-def finished(out: Path, settings: DistillSettings | TrainSettings, listener: Listener) -> RunRecord | None:
+def finished(out: Path, settings: TeachingSettings | TrainSettings, listener: Listener) -> RunRecord | None:
     """The record of the run in `out`, if it is one of these settings."""
     try:
         record = RunRecord.model_validate_json((out / "student.json").read_bytes())
@@ -44,7 +47,7 @@ def finished(out: Path, settings: DistillSettings | TrainSettings, listener: Lis
     return record
 
 
-def options_of(settings: DistillSettings | TrainSettings) -> Facts:
+def options_of(settings: TeachingSettings | TrainSettings) -> Facts:
     """`--option`: value, of all that decide something."""
     found: Facts = {}
     for name, value in settings.model_dump(mode="json").items():

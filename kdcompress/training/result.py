@@ -10,7 +10,7 @@ from kdcompress.models.checkpoints import save_model
 from kdcompress.models.cost import macs, parameter_count
 from kdcompress.models.normalised import NormalisedModel
 from kdcompress.models.record import ModelRecord
-from kdcompress.settings import DistillSettings, TrainSettings
+from kdcompress.settings import PruneSettings, TeachingSettings, TrainSettings
 from kdcompress.settings.config import as_options, as_toml
 from kdcompress.threat import ThreatModel
 from kdcompress.training.folder import run_folder
@@ -22,6 +22,7 @@ from kdcompress.training.run_record import (
     Cost,
     GradientRecord,
     LastRecord,
+    PrunedRecord,
     RunRecord,
     TeacherRecord,
     ValidationRecord,
@@ -34,7 +35,7 @@ def leave(
     out: Path,
     fitted: Fitted,
     record: ModelRecord,
-    settings: DistillSettings | TrainSettings,
+    settings: TeachingSettings | TrainSettings,
     *,
     overwrite: bool,
     threat: ThreatModel,
@@ -44,6 +45,7 @@ def leave(
     teacher: TeacherRecord | None = None,
     iga_weight: float | None = None,
     gradient: GradientRecord | None = None,
+    pruned: PrunedRecord | None = None,
 ) -> RunRecord:
     """Write both networks, their record and the metrics; the folder appears at once, or not at all.
 
@@ -74,6 +76,7 @@ def leave(
             settings=settings.model_dump(mode="json"),
             iga_weight=iga_weight,
             gradient=gradient,
+            pruned=pruned,
             teacher=teacher,
             compression=compression,
             selected=ValidationRecord(**_validated(fitted.best)),
@@ -92,11 +95,18 @@ def leave(
         options = as_options(settings) | {"out": str(out.resolve())}
         if gradient is not None:  # what was chosen by the clock might be chosen otherwise
             options["iga-mode"] = gradient.mode
-        command = "distill" if isinstance(settings, DistillSettings) else "train"
-        (folder / "run.toml").write_text(as_toml(command, options), encoding="utf-8", errors="backslashreplace")
+        (folder / "run.toml").write_text(
+            as_toml(_command(settings), options), encoding="utf-8", errors="backslashreplace"
+        )
         lines = [json.dumps(asdict(epoch)) for epoch in fitted.history]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return result
+
+
+def _command(settings: TeachingSettings | TrainSettings) -> str:
+    if isinstance(settings, TrainSettings):
+        return "train"
+    return "prune" if isinstance(settings, PruneSettings) else "distill"
 
 
 def _validated(kept: Candidate) -> dict[str, Any]:

@@ -19,6 +19,20 @@ class TeacherRecord(Result):
     check: dict[str, Any] | None
 
 
+class PrunedRecord(Result):
+    """The student that channels were taken from.
+
+    Attributes:
+        channels: the share that every layer lost.
+    """
+
+    path: str
+    sha256: str
+    channels: float
+    params_before: int
+    macs_before: int
+
+
 class GradientRecord(Result):
     """How the gradient term was computed; see `kdcompress.engine.choice.Choice`."""
 
@@ -102,6 +116,7 @@ class RunRecord(Result):
         sha256: of student.safetensors, the best of the validated weights; `selected` is the validation that chose them.
         iga_weight: the effective weight of eq. 14's gradient term; None for a run without a teacher.
         gradient: None for a run without the gradient term.
+        pruned: None for a student that was made fresh.
     """
 
     schema_version: Literal["1.0"] = "1.0"
@@ -112,6 +127,7 @@ class RunRecord(Result):
     settings: dict[str, Any]
     iga_weight: float | None
     gradient: GradientRecord | None
+    pruned: PrunedRecord | None = None
     teacher: TeacherRecord | None
     compression: Compression
     selected: ValidationRecord

@@ -9,13 +9,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
+from kdcompress.data import Data
 from kdcompress.devices import LAYOUT
 from kdcompress.engine import Choice, exact
 from kdcompress.errors import UsageError
 from kdcompress.models.cost import macs, parameter_count
+from kdcompress.models.normalised import NormalisedModel
+from kdcompress.models.record import ModelRecord
 from kdcompress.processes import Processes, joined
 from kdcompress.progress import Listener
-from kdcompress.settings import DistillSettings, TrainSettings
+from kdcompress.settings import DistillSettings, PruneSettings, TrainSettings
 from kdcompress.training.batches import fresh_batches, refuse_uneven
 from kdcompress.training.checkpoints import Checkpoints, unfinished
 from kdcompress.training.folder import refuse_to_replace, refuse_used
@@ -24,6 +27,7 @@ from kdcompress.training.identity import finished, identity
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_data, training_split
 from kdcompress.training.lessons import kind_of
 from kdcompress.training.network import train_network
+from kdcompress.training.pruning import pruned_student
 from kdcompress.training.recipes import (
     Recipe,
     adversarial_training,
@@ -35,11 +39,11 @@ from kdcompress.training.recipes import (
 from kdcompress.training.recipes.passes import passes, passes_without_teacher
 from kdcompress.training.recipes.words import in_words
 from kdcompress.training.result import leave
-from kdcompress.training.run_record import GradientRecord, RunRecord, TeacherRecord
+from kdcompress.training.run_record import GradientRecord, PrunedRecord, RunRecord, TeacherRecord
 from kdcompress.training.teacher_cache import cached_batches, refuse_inside
 from kdcompress.training.teacher_check import accepted
 
-S = TypeVar("S", DistillSettings, TrainSettings)
+S = TypeVar("S", DistillSettings, PruneSettings, TrainSettings)
 
 
 def distill(
@@ -59,6 +63,21 @@ def distill(
     Raises:
         KdcompressError: if anything the run needs is missing or wrong; nothing is left behind then.
         Stopped: if a signal ended the run; it can be resumed.
+    """
+    return _in_folder(_distill, settings, out, overwrite=overwrite, resume=resume, listener=listener)
+
+
+def prune(
+    settings: PruneSettings,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    listener: Listener = Listener(),
+) -> RunRecord:
+    """Take channels from a trained student, and teach what is left again, as `distill` does, into the folder `out`.
+
+    Args and errors as of `distill`.
     """
     return _in_folder(_distill, settings, out, overwrite=overwrite, resume=resume, listener=listener)
 
@@ -88,7 +107,7 @@ def _in_folder(
 
 
 def _distill(
-    settings: DistillSettings,
+    settings: DistillSettings | PruneSettings,
     out: Path,
     overwrite: bool,
     checkpoints: Checkpoints,
@@ -96,15 +115,14 @@ def _distill(
     processes: Processes,
 ) -> RunRecord:
     run, loss, threat = settings.run, settings.loss, settings.threat.threat
-    refuse_to_replace({"--teacher": settings.teacher.path, "--student-weights": settings.student_weights}, out)
+    refuse_to_replace({"--teacher": settings.teacher.path, **_student_file(settings)}, out)
     refuse_inside(settings.cache, out)
     device = processes.device(run.device)
     teacher, data = teacher_and_data(settings.teacher, settings.data, run, listener)
     refuse_uneven(data, run, settings.data, processes)
-    student, record = new_network(
-        settings.student, settings.student_args, settings.student_stride, settings.student_weights, data, run, listener
-    )
-    checkpoints.begin(identity(settings, data, device, teacher=teacher.sha256))
+    student, record, pruned = _student(settings, data, listener)
+    before = None if pruned is None else pruned.sha256
+    checkpoints.begin(identity(settings, data, device, teacher=teacher.sha256, student=before))
     checkpoints.remember(data.damaged)
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
     check = accepted(f_t, settings, training_split(data), device, listener)
@@ -166,8 +184,32 @@ def _distill(
         teacher=taught,
         iga_weight=iga_weight,
         gradient=_recorded(choice),
+        pruned=pruned,
     )
     return processes.from_leader(done)
+
+
+def _student(
+    settings: DistillSettings | PruneSettings, data: Data, listener: Listener
+) -> tuple[NormalisedModel, ModelRecord, PrunedRecord | None]:
+    """What is to be taught: a fresh network, or one that channels were taken from."""
+    if isinstance(settings, PruneSettings):
+        student, record, pruned = pruned_student(settings, data)
+        listener.note(
+            f"pruned: {pruned.channels:.0%} of every layer's channels, "
+            f"{1 - macs(student, record.input_size) / pruned.macs_before:.0%} of the multiply-accumulates, "
+            f"{1 - parameter_count(student) / pruned.params_before:.0%} of the parameters"
+        )
+        return student, record, pruned
+    args, stride, weights = settings.student_args, settings.student_stride, settings.student_weights
+    student, record = new_network(settings.student, args, stride, weights, data, settings.run, listener)
+    return student, record, None
+
+
+def _student_file(settings: DistillSettings | PruneSettings) -> dict[str, Path | None]:
+    if isinstance(settings, PruneSettings):
+        return {"STUDENT": settings.student}
+    return {"--student-weights": settings.student_weights}
 
 
 def train(

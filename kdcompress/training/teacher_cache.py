@@ -26,7 +26,7 @@ from kdcompress.maths.randomness import generator
 from kdcompress.models.teachers import LoadedModel
 from kdcompress.progress import Listener
 from kdcompress.seats import own_part
-from kdcompress.settings import CacheSettings, DistillSettings
+from kdcompress.settings import CacheSettings, TeachingSettings
 from kdcompress.training.backward import Batch
 from kdcompress.training.batches import Batches, Order, batch_size, random_views
 from kdcompress.training.ingredients import training_split
@@ -58,7 +58,7 @@ def refuse_inside(cache: CacheSettings, out: Path) -> None:
 
 
 def cached_batches(
-    settings: DistillSettings, teacher: LoadedModel, data: Data, kind: Kind, device: torch.device, listener: Listener
+    settings: TeachingSettings, teacher: LoadedModel, data: Data, kind: Kind, device: torch.device, listener: Listener
 ) -> Batches:
     """Batches with lessons behind the labels: epoch e has view (e - 1) mod V of every image, in a new order.
 
@@ -95,7 +95,7 @@ def cached_batches(
 
 
 def _views(
-    settings: DistillSettings,
+    settings: TeachingSettings,
     teacher: LoadedModel,
     data: Data,
     images: Split,
@@ -142,7 +142,7 @@ def _views(
 
 def _made(
     images: Split,
-    settings: DistillSettings,
+    settings: TeachingSettings,
     teacher: nn.Module,
     data: Data,
     kind: Kind,
@@ -170,7 +170,7 @@ def _by_name(data: Data) -> Split:
     return both.subset(sorted(range(len(ids)), key=ids.__getitem__))
 
 
-def _key(settings: DistillSettings, teacher: LoadedModel, data: Data, images: Split, kind: Kind) -> str:
+def _key(settings: TeachingSettings, teacher: LoadedModel, data: Data, images: Split, kind: Kind) -> str:
     """Of all that decides what a view holds: teacher, images, preprocessing."""
     seen = hashlib.sha256(json.dumps([images.ids, images.labels.tolist()]).encode())
     sample = images if isinstance(images.pixels, Tensor) else images.shuffled(SAMPLE, seed=0)

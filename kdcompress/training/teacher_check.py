@@ -45,7 +45,7 @@ from kdcompress.maths.linearity import first_order_remainder
 from kdcompress.maths.losses import cross_entropy
 from kdcompress.maths.randomness import generator
 from kdcompress.progress import Listener
-from kdcompress.settings import DistillSettings, TeacherCheckSettings
+from kdcompress.settings import TeacherCheckSettings, TeachingSettings
 from kdcompress.threat import ThreatModel
 
 PGD_STEPS = 20
@@ -147,7 +147,7 @@ def check_teacher(
 
 
 def accepted(
-    teacher: nn.Module, settings: DistillSettings, images: Split, device: torch.device, listener: Listener
+    teacher: nn.Module, settings: TeachingSettings, images: Split, device: torch.device, listener: Listener
 ) -> TeacherCheck:
     """The check's figures, told; a teacher with nothing to hand on is refused unless the user insists.
 
