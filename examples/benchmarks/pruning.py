@@ -2,9 +2,9 @@
 
     python examples/benchmarks/pruning.py
 
-A student is distilled (`--align jacobian`, 45 epochs); a share of its multiply-accumulates is taken in several ways, and
-what is left is taught again for 15 epochs with the same loss. `fresh` has the shape that `magnitude` leaves, and fresh
-weights; `fresh, as long` is taught for all 60 epochs. Held-out clean and PGD-10 accuracy, never the test split.
+A student is distilled (`--align jacobian`, 45 epochs); a share of its multiply-accumulates is taken in several ways,
+and what is left is taught again for 15 epochs with the same loss. `fresh` has the shape that `magnitude` leaves, and
+fresh weights; `fresh, as long` is taught for all 60 epochs. Held-out clean and PGD-10 accuracy, never the test split.
 """
 
 import argparse

@@ -30,6 +30,9 @@ OPTIONS = {
     "--student-stride --student-weights --data --norm --eps --epochs --batch-size --lr --ce-weight --kl-weight "
     "--iga-weight --iga-ramp --align --iga-norm --iga-mode --iga-micro-batch --temperature --input-noise --seed "
     "--device --out --overwrite --format",
+    "prune": "--ratio --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data --norm --eps --recipe "
+    "--epochs --batch-size --lr --ce-weight --kl-weight --iga-weight --iga-ramp --align --iga-norm --iga-mode "
+    "--temperature --input-noise --seed --device --cache-teacher --resume --out --overwrite --format",
     "train": "--recipe --model --model-arg --data --norm --eps --epochs --batch-size --lr --seed --device --out "
     "--overwrite --format",
     "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
@@ -116,7 +119,7 @@ def test_what_the_command_line_assumes_is_what_the_settings_say(name: str) -> No
     for parameter in COMMANDS[name].params:
         for home in HOMES.get(name, TRAINING):
             field = home.model_fields.get(parameter.name)
-            if name in ("distill", "plan") and parameter.name in OF_THE_RECIPE:
+            if name in ("distill", "plan", "prune") and parameter.name in OF_THE_RECIPE:
                 assert parameter.default is None, parameter.name
             elif field is not None and not field.is_required() and (name, parameter.name) not in ITS_OWN:
                 # One that depends on other options is None as typed.

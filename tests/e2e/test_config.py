@@ -12,6 +12,7 @@ from kdcompress.settings import (
     DistillSettings,
     LossSettings,
     ModelFile,
+    PruneSettings,
     RunSettings,
     Settings,
     ThreatSettings,
@@ -44,6 +45,7 @@ def asked(run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(runs, "distill", work)
     monkeypatch.setattr(runs, "train", work)
+    monkeypatch.setattr(runs, "prune", work)
 
     def ask(*words: object) -> Any:
         heard.clear()
@@ -84,11 +86,12 @@ def written(path: Path, text: str) -> Path:
             beta=3.0,
             label_smoothing=0.1,
         ),
+        PruneSettings(**PAIR | {"student": Path("/s/student.safetensors")}, ratio=0.3),
         TrainSettings(recipe="at", model="m", attack_steps=3, data=PAIR["data"], threat=PAIR["threat"]),
     ],
 )
 def test_the_file_asks_for_the_settings_that_it_was_made_from(asked: Any, tmp_path: Path, settings: Settings) -> None:
-    command = "distill" if isinstance(settings, DistillSettings) else "train"
+    command = type(settings).__name__.removesuffix("Settings").lower()
     file = written(tmp_path / "run.toml", as_toml(command, as_options(settings)))
     found, out = asked(command, "--config", file, "--out", tmp_path / "out")
     assert found.model_dump(mode="json") == settings.model_dump(mode="json") and out == tmp_path / "out"

@@ -16,6 +16,7 @@ from torch import nn
 from kdcompress.evaluation.kept import Chunk, Kept
 from kdcompress.models.checkpoints import save_model
 from kdcompress.models.layouts import build_layout
+from kdcompress.models.record import Shrunk
 from kdcompress.models.students import create_student
 from kdcompress.training.mapped_file import write_mapped
 from tests.sample_report import report
@@ -43,12 +44,19 @@ def model_files(folder: Path) -> dict[str, bytes]:
         "resnet18", TINY, classes=("a", "b", "c"), input_size=(3, 8, 8), total_stride=4, mean=(0.5,) * 3, std=(0.2,) * 3
     )
     save_model(folder / "own.safetensors", network, record)
+    narrow = record.model_copy(
+        update={
+            "shrunk": Shrunk(sizes={"bn1": {"num_features": 4}, "fc": {"in_features": 8}}, shapes={"fc.weight": (3, 8)})
+        }
+    )
+    save_model(folder / "pruned.safetensors", network, narrow)
     state = network.network.state_dict()
     wide = build_layout("cifar_wide_resnet", {"layers": [1, 1, 1], "widths": [2, 2, 2], "classes": 3}).state_dict()
     linear = nn.Linear(3, 3).state_dict()
     wrapped = {"state_dict": state, "epoch": 3, "best": np.float64(0.5), "ema": linear}
     return {
         "own": (folder / "own.safetensors").read_bytes(),
+        "own, pruned": (folder / "pruned.safetensors").read_bytes(),
         "foreign safetensors": save({name: value.clone().contiguous() for name, value in state.items()}),
         "layout": save({f"module.{name}": value.clone().contiguous() for name, value in wide.items()}),
         "torch zip": saved(wrapped),
