@@ -5,22 +5,8 @@ import sys
 
 import typer
 
-from kdcompress.cli.bench import bench
-from kdcompress.cli.certify import certify
 from kdcompress.cli.commands import Commands
-from kdcompress.cli.compare import compare
-from kdcompress.cli.configured import configured
-from kdcompress.cli.demo import demo
-from kdcompress.cli.distill import distill
-from kdcompress.cli.evaluate import evaluate
-from kdcompress.cli.export import export
-from kdcompress.cli.init import init
-from kdcompress.cli.inspect import inspect
-from kdcompress.cli.plan import plan
-from kdcompress.cli.prune import prune
-from kdcompress.cli.train import train
 from kdcompress.errors import EXIT_INTERRUPTED
-from kdcompress.versions import versions
 
 app = typer.Typer(
     name="kdcompress",
@@ -29,8 +15,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (distill, prune, train, evaluate, certify, compare, export, inspect, init, demo, bench, plan):
-    app.command()(configured(command))
 
 
 @app.callback(invoke_without_command=True)
@@ -41,6 +25,8 @@ def root(
 ) -> None:
     """Options before a command."""
     if show_version:
+        from kdcompress.versions import versions
+
         typer.echo(", ".join(f"{name} {number}" for name, number in versions(first="kdcompress").items()))
         raise typer.Exit
 

@@ -59,10 +59,13 @@ def did_you_mean(word: str, choices: Iterable[str], count: int = 3) -> str:
 
     >>> did_you_mean("resnet81", ["resnet18", "vit_tiny"])
     '; did you mean resnet18?'
+    >>> did_you_mean("linf", ["Linf", "L2"])
+    '; did you mean Linf?'
     >>> did_you_mean("zzz", ["resnet18"])
     ''
     """
-    near = get_close_matches(word, list(choices), n=count, cutoff=0.6)
+    plain = {choice.lower(): choice for choice in choices}
+    near = [plain[one] for one in get_close_matches(word.lower(), plain, n=count, cutoff=0.7)]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

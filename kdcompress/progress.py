@@ -93,6 +93,7 @@ class Listener:
 
     Attributes:
         note: a sentence for the user.
+        detail: one for those who asked for more.
         count: (what is being done, done, in all, a detail).
         attack: (whose network, where its attack is).
         step: training moved on.
@@ -100,6 +101,7 @@ class Listener:
     """
 
     note: Callable[[str], None] = lambda text: None
+    detail: Callable[[str], None] = lambda text: None
     count: Callable[..., None] = lambda label, done, total, detail="": None
     attack: Callable[[str, AttackProgress], None] = lambda name, now: None
     step: Callable[[Step], None] = lambda step: None

@@ -7,7 +7,7 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import MEASURES, Format, default
-from kdcompress.cli.output import deliver, stderr
+from kdcompress.cli.output import deliver, watched
 from kdcompress.cli.places import refuse_places
 from kdcompress.settings import BenchSettings, DataSettings, RunSettings, ThreatSettings
 
@@ -45,7 +45,10 @@ def bench(
 ) -> None:
     """Time a step of KD, KDIGA in each mode, PGD-10 distillation and the published style, side by side.
 
-    Example: kdcompress bench --teacher robust.pt --teacher-mean none --student resnet18 --data digits --eps 0.15
+    Example:
+
+        kdcompress bench --teacher robust.pt --teacher-mean none \\
+            --student resnet18 --data digits --eps 0.15 --no-compiled
     """
     from kdcompress.models.arguments import parse_arguments
 
@@ -64,9 +67,8 @@ def bench(
         refuse_places({"--report": report}, {"--teacher": settings.teacher}, settings.data)
         from kdcompress.bench import bench as measured
         from kdcompress.render.bench import costs
-        from kdcompress.render.progress import listening
 
-        with listening(stderr()) as listener:
+        with watched() as listener:
             result = measured(settings, listener=listener)
         text = result.model_dump_json(indent=2)
         deliver(text, costs(result), format, {report: f"{text}\n".encode()})

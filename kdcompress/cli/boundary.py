@@ -12,6 +12,7 @@ from types import FrameType
 
 import typer
 
+from kdcompress.cli.output import VERBOSE
 from kdcompress.errors import EXIT_BUG, EXIT_CANNOT_RUN, EXIT_INTERRUPTED, EXIT_SIGNAL, KdcompressError, Stopped
 
 _NO_MEMORY = "can't allocate memory"
@@ -27,6 +28,8 @@ def boundary() -> Iterator[None]:
     except typer.Exit:  # a command that chose its exit code
         raise
     except KdcompressError as error:
+        if VERBOSE.get():
+            traceback.print_exc()
         _stop(f"error: {' '.join(str(error).split())}", error.exit_code)
     except Stopped as stopped:
         _stop(str(stopped) or "terminated; nothing was left half-written", EXIT_SIGNAL + stopped.number)

@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import GATES, MEASURES, OUTPUT, TEACHER, Format, default
-from kdcompress.cli.output import deliver, speaks, stderr
+from kdcompress.cli.output import deliver, speaks, watched
 from kdcompress.cli.places import refuse_places
 from kdcompress.errors import EXIT_GATE_MISSED, UsageError
 from kdcompress.settings import (
@@ -142,8 +142,11 @@ def certify(
 
     Exit code 0: ran, gates met. 1: ran, a gate was missed. 2: could not run.
 
-    Example: kdcompress certify student/student.safetensors --teacher robust.pt --data cifar10/ --eps 1/255,2/255
-    --html certificates.html
+    Example:
+
+        kdcompress certify student/student.safetensors --data cifar10/ \\
+            --teacher teacher.safetensors --eps 1/255,2/255 \\
+            --html certificates.html
     """
     with boundary():
         if keep_dir is not None and keep_dir.exists() and not keep_dir.is_dir():
@@ -197,9 +200,8 @@ def certify(
         from kdcompress.evaluation.certify import certify_with_names
         from kdcompress.processes import joined
         from kdcompress.render.certification import certification
-        from kdcompress.render.progress import listening
 
-        with joined(settings.evaluation.device), listening(stderr()) as listener:
+        with joined(settings.evaluation.device), watched() as listener:
             result, names = certify_with_names(settings, listener=listener)
         if not speaks():
             return

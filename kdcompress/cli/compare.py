@@ -60,7 +60,10 @@ def compare(
 
     Exit code 0: ran, gates met. 1: ran, a gate was missed. 2: could not run.
 
-    Example: kdcompress compare main.json branch.json --max-robust-drop 0.03 --max-clean-drop 0.01
+    Example:
+
+        kdcompress compare main.json branch.json --max-robust-drop 0.03 \\
+            --max-clean-drop 0.01
     """
     with boundary():
         settings = CompareSettings.of(

@@ -8,52 +8,86 @@ A file may serve several commands: what stands above its tables is for every com
 import inspect
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kdcompress.cli.output import QUIET
+from kdcompress.cli.boundary import boundary
+from kdcompress.cli.output import QUIET, VERBOSE
 from kdcompress.errors import UsageError, did_you_mean
 
 PREFIX = "KDCOMPRESS_"
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with --config, where and in the environment its options may stand as well, and with --quiet."""
+    """The command with --config, where and in the environment its options may stand as well, --quiet and --verbose."""
 
     @wraps(command)
-    def with_more(config: Path | None = None, quiet: bool = False, **options: Any) -> None:
-        token = QUIET.set(quiet)
+    def with_more(
+        context: typer.Context, config: Path | None, quiet: bool, verbose: bool, **options: Any
+    ) -> None:  # `config` has been read before the others were looked at
+        tokens = QUIET.set(quiet), VERBOSE.set(verbose)
         try:
-            command(**options)  # `config` has been read before the others were looked at
+            with boundary():
+                if quiet and verbose:
+                    raise UsageError("--quiet and --verbose ask for opposite things; leave one of them out")
+            if verbose:
+                typer.echo("\n".join(_origins(context)), err=True)
+            command(**options)
         finally:
-            QUIET.reset(token)
+            QUIET.reset(tokens[0])
+            VERBOSE.reset(tokens[1])
 
     signature = inspect.signature(command)
     kind = inspect.Parameter.KEYWORD_ONLY
-    more = {"config": (Config, None), "quiet": (Quiet, False)}
+    more = {
+        "context": (typer.Context, inspect.Parameter.empty),
+        **{"config": (Config, None), "quiet": (Quiet, False), "verbose": (Verbose, False)},
+    }
     own = [inspect.Parameter(name, kind, default=default, annotation=of) for name, (of, default) in more.items()]
     with_more.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), *own]
     )
-    with_more.__annotations__ = command.__annotations__ | {"config": Config, "quiet": Quiet}
+    with_more.__annotations__ = command.__annotations__ | {name: of for name, (of, _) in more.items()}
     return with_more
 
 
+FROM = "kdcompress.from"
+"""In a context's `meta`: where the values of options come from that were not typed."""
+
+
+def _origins(context: typer.Context) -> Iterator[str]:
+    """A line for each option that has not its default: its value, and who said so."""
+    yield f"kdcompress {context.info_name}: what is not listed here has its default"
+    elsewhere = context.meta.get(FROM, {})
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = getattr(context.get_parameter_source(name), "name", None)
+        if (whence := "typed" if source == "COMMANDLINE" else elsewhere.get(name)) is not None:
+            value = context.params.get(name)
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"  {max(parameter.opts, key=len)} {shown}: {whence}"
+
+
 def _read(context: typer.Context, config: Path | None) -> Path | None:
-    commands: dict[str, Any] = getattr(context.parent and context.parent.command, "commands", {})
+    if config is None and not any(name.startswith(PREFIX) for name in os.environ):
+        return None
+    commands: Mapping[str, Any] = getattr(context.parent and context.parent.command, "commands", {})
     command, name = context.command, str(context.info_name)
     everywhere = {option for one in commands.values() for option in names_of(one)}
     own = names_of(command)
-    found = {} if config is None else from_file(config, name, own, everywhere, commands)
-    found |= from_environment(os.environ, own, everywhere)
+    filed = {} if config is None else from_file(config, name, own, everywhere, commands)
+    set_ = from_environment(os.environ, own, everywhere)
     several = {one.name for one in command.params if one.nargs == -1 or getattr(one, "multiple", False)}
     context.default_map = {
         option: [value] if option in several and not isinstance(value, list) else value
-        for option, value in found.items()
+        for option, value in (filed | set_).items()
+    }
+    context.meta[FROM] = dict.fromkeys(filed, str(config)) | {
+        option: f"{PREFIX}{option.upper()} in the environment" for option in set_
     }
     return config
 
@@ -72,6 +106,15 @@ Config = Annotated[
 
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Write the result, and errors, and nothing of what goes on meanwhile.")
+]
+
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Say also where each option comes from, what is read and kept, and an error's traceback.",
+    ),
 ]
 
 

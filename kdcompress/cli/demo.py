@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import MEASURES, OUTPUT, Format
-from kdcompress.cli.output import deliver, stderr
+from kdcompress.cli.output import deliver, watched
 from kdcompress.cli.places import refuse_places
 from kdcompress.errors import EXIT_GATE_MISSED
 from kdcompress.settings import DemoSettings, EvaluationSettings, RunSettings
@@ -31,6 +31,10 @@ def demo(
     """Distil a shipped robust teacher twice, as KD and as KDIGA, and attack all three: minutes, on two CPU cores.
 
     Exit code 0: the KDIGA student kept 70% of the teacher's robust accuracy. 1: it did not. 2: could not run.
+
+    Example:
+
+        kdcompress demo --picture demo.png
     """
     with boundary():
         refuse_places({"--report": report, "--picture": picture}, {})
@@ -45,9 +49,8 @@ def demo(
         )
         from kdcompress.demo import demo as demonstrated
         from kdcompress.render.console import demonstration
-        from kdcompress.render.progress import listening
 
-        with listening(stderr()) as listener:
+        with watched() as listener:
             result = demonstrated(settings, listener=listener)
         text = result.model_dump_json(indent=2)
         files = {report: f"{text}\n".encode()}

@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import CACHE, STUDENT, TEACHER, Format, default
-from kdcompress.cli.output import emit, speaks, stderr
+from kdcompress.cli.output import emit, speaks, watched
 from kdcompress.settings import (
     CacheSettings,
     DataSettings,
@@ -101,8 +101,12 @@ def distill(
 ) -> None:
     """Train a small timm student that keeps a robust teacher's robustness (KDIGA unless --recipe says otherwise).
 
-    Example: kdcompress distill --teacher robust.pt --teacher-mean 0.49,0.48,0.45 --teacher-std 0.25,0.24,0.26
-    --student resnet18 --data cifar10/ --eps 8/255 --out student/
+    Examples:
+
+        kdcompress distill --teacher robust.pt --teacher-mean 0.49,0.48,0.45 \\
+            --teacher-std 0.25,0.24,0.26 --student resnet18 --data cifar10/ \\
+            --eps 8/255 --out student/
+        kdcompress distill --config student/run.toml --epochs 60 --out longer/
     """
     asked = dict(locals())  # every option, called as its field
     from kdcompress.models.arguments import parse_arguments
@@ -126,10 +130,9 @@ def distill(
             check=options.gathered(TeacherCheckSettings, asked),
         )
         from kdcompress.render.console import run_summary
-        from kdcompress.render.progress import listening
         from kdcompress.training import runs
 
-        with listening(stderr()) as listener:
+        with watched() as listener:
             record = runs.distill(settings, out, overwrite=overwrite, resume=resume, listener=listener)
         if speaks():
             emit(record.model_dump_json(indent=2), run_summary(record), format)

@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import GATES, MEASURES, OUTPUT, STUDENT, TEACHER, THREAT, Format, default
-from kdcompress.cli.output import add_to_job_summary, deliver, speaks, stderr
+from kdcompress.cli.output import add_to_job_summary, deliver, speaks, watched
 from kdcompress.cli.places import refuse_places
 from kdcompress.errors import EXIT_GATE_MISSED, UsageError
 from kdcompress.settings import DataSettings, EvaluateSettings, EvaluationSettings, GateSettings, ThreatSettings
@@ -160,8 +160,13 @@ def evaluate(
 
     Exit code 0: ran, gates met. 1: ran, a gate was missed. 2: could not run.
 
-    Example: kdcompress evaluate student/student.safetensors --teacher robust.pt --data cifar10/ --eps 8/255
-    --images 1000 --max-robust-drop 0.03 --report report.json
+    Examples:
+
+        kdcompress evaluate student/student.safetensors --data cifar10/ \\
+            --teacher teacher.safetensors --eps 8/255 --images 1000 \\
+            --max-robust-drop 0.03 --report report.json --html report.html
+        kdcompress evaluate robust.pt --mean none --data cifar10/ --eps 8/255 \\
+            --attack screen --images 200
     """
     with boundary():
         if keep_dir is not None and keep_dir.exists() and not keep_dir.is_dir():
@@ -223,9 +228,8 @@ def evaluate(
         from kdcompress.processes import joined
         from kdcompress.render.console import evaluation
         from kdcompress.render.markdown import markdown as as_markdown
-        from kdcompress.render.progress import listening
 
-        with joined(settings.evaluation.device), listening(stderr()) as listener:
+        with joined(settings.evaluation.device), watched() as listener:
             result, evidence = evaluate_with_evidence(settings, listener=listener)
         if not speaks():
             return

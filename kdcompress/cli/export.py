@@ -9,7 +9,7 @@ import typer
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import DATA, GATES, MEASURES, OUTPUT, THREAT, default
-from kdcompress.cli.output import deliver, stderr
+from kdcompress.cli.output import deliver, watched
 from kdcompress.cli.places import refuse_places
 from kdcompress.errors import EXIT_GATE_MISSED, UsageError
 from kdcompress.settings import DataSettings, EvaluationSettings, ExportSettings, ThreatSettings
@@ -89,12 +89,24 @@ def export(
         ),
     ] = None,
     report: options.Report = None,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the result as JSON; --format is the file's here.", rich_help_panel=OUTPUT),
+    ] = False,
 ) -> None:
     """Write a network for a runtime, its normalisation inside, and check that the file answers as the network does.
 
-    With --int8, say whether rounding undid the robustness: both networks under attack, on the same images.
+    With --int8, say whether rounding undid the robustness: both networks under
+    attack, on the same images.
 
-    Example: kdcompress export student/student.safetensors --data cifar10/ --int8 --eps 8/255 --out student.int8.onnx
+    Exit code 0: written, gate met. 1: written, the gate was missed. 2: nothing was written.
+
+    Examples:
+
+        kdcompress export student/student.safetensors --data cifar10/ \\
+            --out student.onnx
+        kdcompress export student/student.safetensors --data cifar10/ \\
+            --int8 --eps 8/255 --max-robust-drop 0.03 --out student.int8.onnx
     """
     with boundary():
         settings = ExportSettings.of(
@@ -120,11 +132,15 @@ def export(
         refuse_places({"--out": out, "--report": report}, {"MODEL": settings.model}, settings.data)
         from kdcompress.export.exporting import export as exported
         from kdcompress.render.export import described
-        from kdcompress.render.progress import listening
 
-        with listening(stderr()) as listener:
+        with watched() as listener:
             result = exported(settings, out, listener=listener)
         text = result.model_dump_json(indent=2)
-        deliver(text, described(result), options.Format.table, {report: f"{text}\n".encode()})
+        deliver(
+            text,
+            described(result),
+            options.Format.json if json else options.Format.table,
+            {report: f"{text}\n".encode()},
+        )
         if not result.gates_met:
             raise typer.Exit(EXIT_GATE_MISSED)

@@ -20,7 +20,9 @@ def inspect(
 
     Nothing in the file is executed.
 
-    Example: kdcompress inspect robust.pt
+    Example:
+
+        kdcompress inspect robust.pt
     """
     with boundary():
         from kdcompress.models.inspection import inspect as looked_at

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from kdcompress.cli.options import LOSS
+from kdcompress.cli.options import LOSS, choice
+from kdcompress.settings import LossSettings
 
 
 def option(help: str) -> Any:
@@ -14,9 +15,12 @@ def option(help: str) -> Any:
 
 Recipe = Annotated[
     str,
-    option(
+    choice(
+        LossSettings,
+        "recipe",
+        LOSS,
         "kd, kdiga, kdiga-noise, kdiga-adv, ard, rslad, iad, adaad or igdm: what the options below are where they are "
-        "not given."
+        "not given.",
     ),
 ]
 CeWeight = Annotated[float | None, option("Weight of the cross-entropy. Default: 0.")]
@@ -38,13 +42,31 @@ IgaWeight = Annotated[
 IgaRamp = Annotated[float, option("Share of the run over which that weight rises from 0.")]
 IgaEvery = Annotated[int, option("Take that term in every N-th step, N times its weight.")]
 Align = Annotated[
-    str, option("Whose input gradients are aligned: ce as in eq. 14, or jacobian, random combinations of the logits.")
+    str,
+    choice(
+        LossSettings,
+        "align",
+        LOSS,
+        "Whose input gradients are aligned: ce as in eq. 14, or jacobian, random combinations of the logits.",
+    ),
 ]
 IgaNorm = Annotated[
-    str, option("Norm of that distance: l2 is eq. 14's, l1 the dual norm of Linf, as in (26), or l2-squared.")
+    str,
+    choice(
+        LossSettings,
+        "iga_norm",
+        LOSS,
+        "Norm of that distance: l2 is eq. 14's, l1 the dual norm of Linf, as in (26), or l2-squared.",
+    ),
 ]
 IgaMode = Annotated[
-    str, option("How it is computed: exact, compiled, finite-difference; auto takes the fastest exact way.")
+    str,
+    choice(
+        LossSettings,
+        "iga_mode",
+        LOSS,
+        "How it is computed: exact, compiled, finite-difference; auto takes the fastest exact way.",
+    ),
 ]
 IgaMicroBatch = Annotated[
     int | None,
@@ -57,13 +79,21 @@ Temperature = Annotated[float | None, option("T of the KL terms. Default: 1; ard
 LabelSmoothing = Annotated[float, option("Share of the cross-entropy's label that all classes divide.")]
 InputNoise = Annotated[
     str | None,
-    option("Take the loss at x plus uniform noise in the ball, or at x: uniform or none. Default: the recipe's."),
+    choice(
+        LossSettings,
+        "input_noise",
+        LOSS,
+        "Take the loss at x plus uniform noise in the ball, or at x: uniform or none. Default: the recipe's.",
+    ),
 ]
 InnerAttack = Annotated[
     str | None,
-    option(
+    choice(
+        LossSettings,
+        "inner_attack",
+        LOSS,
         "Take the loss at inputs found by PGD on the student: ce, kl (from the teacher's answer at x), adaptive (from "
-        "its answer there) or none. Default: the recipe's."
+        "its answer there) or none. Default: the recipe's.",
     ),
 ]
 InnerSteps = Annotated[

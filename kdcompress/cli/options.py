@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 
 from kdcompress.errors import UsageError
-from kdcompress.settings import ModelFile, Settings, Statistics
+from kdcompress.settings import EvaluationSettings, GateSettings, ModelFile, RunSettings, Settings, Statistics
 from kdcompress.threat import Norm, parse_eps
 
 S = TypeVar("S", bound=Settings)
@@ -38,6 +38,30 @@ def gathered(settings: type[S], asked: Mapping[str, Any]) -> S:
 def default(settings: type[BaseModel], name: str) -> Any:
     """The default of a field of `settings`."""
     return settings.model_fields[name].default
+
+
+def choice(settings: type[BaseModel], name: str, panel: str, help: str) -> Any:
+    """An option for one of the words of a field of `settings`, which the help and the shell's completion offer."""
+    words = [word for word in _literals(settings.model_fields[name].annotation) if word is not None]
+    offered = "|".join(words)
+    return typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=help,
+        metavar=offered if len(offered) < WIDE else "NAME",
+        autocompletion=lambda incomplete: [word for word in words if word.startswith(incomplete)],
+        rich_help_panel=panel,
+    )
+
+
+WIDE = 24
+"""Letters of choices from which on their column would leave too little room for what is said of them."""
+
+
+def _literals(annotation: Any) -> list[Any]:
+    """The words of a Literal, or of those in a union."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [word for part in get_args(annotation) for word in _literals(part)]
 
 
 TEACHER, STUDENT, DATA, LOSS, TRAINING, OUTPUT = "Teacher", "Student", "Data", "Loss", "Training", "Output"
@@ -96,13 +120,15 @@ Epochs = Annotated[
 BatchSize = Annotated[int, typer.Option(help="Images a step.", rich_help_panel=TRAINING)]
 Schedule = Annotated[
     str,
-    typer.Option(
-        help="Learning rate over the run: one-cycle, cosine (after a short warm-up), or step (a tenth after 1/2 and "
+    choice(
+        RunSettings,
+        "schedule",
+        TRAINING,
+        "Learning rate over the run: one-cycle, cosine (after a short warm-up), or step (a tenth after 1/2 and "
         "after 3/4).",
-        rich_help_panel=TRAINING,
     ),
 ]
-Optimizer = Annotated[str, typer.Option(help="adamw, or sgd with Nesterov's momentum.", rich_help_panel=TRAINING)]
+Optimizer = Annotated[str, choice(RunSettings, "optimizer", TRAINING, "adamw, or sgd with Nesterov's momentum.")]
 Lr = Annotated[
     float | None,
     typer.Option(help="Peak learning rate. Default: 0.003 for adamw, 0.1 for sgd.", rich_help_panel=TRAINING),
@@ -114,11 +140,12 @@ WeightDecay = Annotated[
 Momentum = Annotated[float | None, typer.Option(help="Of sgd. Default: 0.9.", rich_help_panel=TRAINING)]
 AverageOption = Annotated[
     str,
-    typer.Option(
-        "--average",
-        help="Averaged weights, of which and of the raw ones the better are kept: ema, over the steps; swa, over the "
+    choice(
+        RunSettings,
+        "average",
+        TRAINING,
+        "Averaged weights, of which and of the raw ones the better are kept: ema, over the steps; swa, over the "
         "ends of late epochs; or none.",
-        rich_help_panel=TRAINING,
     ),
 ]
 Ema = Annotated[float | None, typer.Option(help="Decay of ema's average. Default: 0.99.", rich_help_panel=TRAINING)]
@@ -128,11 +155,13 @@ SwaStart = Annotated[
 ]
 Augment = Annotated[
     str,
-    typer.Option(
-        help="auto, none, crop, crop-flip, cutout (auto, and a square erased), or idbh (stronger: shifts, colours, "
+    choice(
+        RunSettings,
+        "augment",
+        TRAINING,
+        "auto, none, crop, crop-flip, cutout (auto, and a square erased), or idbh (stronger: shifts, colours, "
         "shapes, erasing). auto, cutout and idbh flip colour images only: name crop where mirrored images lose their "
         "meaning.",
-        rich_help_panel=TRAINING,
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", rich_help_panel=TRAINING)]
@@ -140,7 +169,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.", ric
 MeasuringDevice = Annotated[
     str, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=MEASURES)
 ]
-Precision = Annotated[str, typer.Option(help="float32, or bf16 autocast.", rich_help_panel=TRAINING)]
+Precision = Annotated[str, choice(RunSettings, "precision", TRAINING, "float32, or bf16 autocast.")]
 NoiseSigma = Annotated[
     float,
     typer.Option(
@@ -228,10 +257,12 @@ StudentStride = Annotated[
 ]
 SmoothingMethod = Annotated[
     str,
-    typer.Option(
-        help="How draws are spent: sequential, until the radii of the curve and the gate are decided; fixed, n for "
+    choice(
+        EvaluationSettings,
+        "smoothing",
+        MEASURES,
+        "How draws are spent: sequential, until the radii of the curve and the gate are decided; fixed, n for "
         "every image (Cohen et al. 2019); adaptive, for the average certified radius.",
-        rich_help_panel=MEASURES,
     ),
 ]
 Sigma = Annotated[float, typer.Option(help="Smoothing: standard deviation of the noise.", rich_help_panel=MEASURES)]
@@ -250,9 +281,7 @@ MinCertifiedAccuracy = Annotated[
 ]
 GateOn = Annotated[
     str,
-    typer.Option(
-        help="point: the estimate decides; bound: the conservative end of its interval.", rich_help_panel=GATES
-    ),
+    choice(GateSettings, "gate_on", GATES, "point: the estimate decides; bound: the conservative end of its interval."),
 ]
 KeepDir = Annotated[
     Path | None,

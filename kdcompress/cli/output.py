@@ -2,8 +2,10 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -11,14 +13,26 @@ from rich.console import Console, RenderableType
 from kdcompress.cli.options import Format
 from kdcompress.errors import UsageError
 from kdcompress.files import write_whole
+from kdcompress.progress import Listener
 
 QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 """Whether --quiet was typed: results and errors alone are written."""
+VERBOSE: ContextVar[bool] = ContextVar("verbose", default=False)
+"""Whether --verbose was typed: where options come from, what was read and kept, an error's traceback."""
 
 
 def stderr() -> Console:
     """For progress, notes and hints."""
     return Console(stderr=True, quiet=QUIET.get())
+
+
+@contextmanager
+def watched() -> Iterator[Listener]:
+    """A listener that shows a run on stderr, for as long as the block runs; with --verbose it says details too."""
+    from kdcompress.render.progress import listening
+
+    with listening(stderr()) as listener:
+        yield replace(listener, detail=listener.note) if VERBOSE.get() else listener
 
 
 def deliver(json: str, table: RenderableType, form: Format, files: Mapping[Path | None, bytes]) -> None:

@@ -7,7 +7,7 @@ import typer
 from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import DATA, MEASURES, TEACHER, Format, default
-from kdcompress.cli.output import deliver, speaks, stderr
+from kdcompress.cli.output import deliver, speaks, watched
 from kdcompress.errors import UsageError
 from kdcompress.settings import LossSettings, PlanSettings, RunSettings
 
@@ -66,7 +66,10 @@ def plan(
 
     Nothing is trained and no file is read: a step is counted on the shapes of its numbers.
 
-    Example: kdcompress plan --teacher-arch wide_resnet50_2 --student resnet18 --batch-size 1024 --gpus 1,8,64
+    Example:
+
+        kdcompress plan --teacher-arch wide_resnet50_2 --student resnet18 \\
+            --batch-size 1024 --gpus 1,8,64
     """
     asked = dict(locals())  # every option, called as its field
     from kdcompress.models.arguments import parse_arguments
@@ -90,9 +93,8 @@ def plan(
         )
         from kdcompress.plan import plan as made
         from kdcompress.render.plan import planned
-        from kdcompress.render.progress import listening
 
-        with listening(stderr()) as listener:
+        with watched() as listener:
             result = made(settings, listener=listener)
         if not speaks():
             return

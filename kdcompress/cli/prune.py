@@ -8,7 +8,7 @@ import typer
 from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import CACHE, STUDENT, TEACHER, Format, default
-from kdcompress.cli.output import emit, speaks, stderr
+from kdcompress.cli.output import emit, speaks, watched
 from kdcompress.settings import (
     CacheSettings,
     DataSettings,
@@ -102,8 +102,11 @@ def prune(
 ) -> None:
     """Take channels from a trained student, and let its teacher teach what is left again (KDIGA, as distill does).
 
-    Example: kdcompress prune student/student.safetensors --ratio 0.5 --teacher teacher.safetensors --data cifar10/
-    --eps 8/255 --epochs 10 --out smaller/
+    Example:
+
+        kdcompress prune student/student.safetensors --ratio 0.5 \\
+            --teacher teacher.safetensors --data cifar10/ --eps 8/255 \\
+            --epochs 10 --out smaller/
     """
     asked = dict(locals())  # every option, called as its field
     with boundary():
@@ -123,10 +126,9 @@ def prune(
             check=options.gathered(TeacherCheckSettings, asked),
         )
         from kdcompress.render.console import run_summary
-        from kdcompress.render.progress import listening
         from kdcompress.training import runs
 
-        with listening(stderr()) as listener:
+        with watched() as listener:
             record = runs.prune(settings, out, overwrite=overwrite, resume=resume, listener=listener)
         if speaks():
             emit(record.model_dump_json(indent=2), run_summary(record), format)

@@ -6,8 +6,8 @@ import typer
 
 from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
-from kdcompress.cli.options import TRAINING, Format, default
-from kdcompress.cli.output import emit, speaks, stderr
+from kdcompress.cli.options import TRAINING, Format, choice, default
+from kdcompress.cli.output import emit, speaks, watched
 from kdcompress.settings import DataSettings, RunSettings, ThreatSettings, TrainSettings
 
 
@@ -18,10 +18,12 @@ def train(
     out: options.Out,
     recipe: Annotated[
         str,
-        typer.Option(
-            help="at: PGD adversarial training (Madry et al. 2018); trades (Zhang et al. 2019); fast: one step from a "
+        choice(
+            TrainSettings,
+            "recipe",
+            TRAINING,
+            "at: PGD adversarial training (Madry et al. 2018); trades (Zhang et al. 2019); fast: one step from a "
             "random start (Wong et al. 2020); noise: on noisy images (Cohen et al. 2019), with --noise-sigma.",
-            rich_help_panel=TRAINING,
         ),
     ] = default(TrainSettings, "recipe"),
     norm: options.NormOption = "Linf",
@@ -62,7 +64,10 @@ def train(
 ) -> None:
     """Train any timm network robustly without a teacher, for those who have none.
 
-    Example: kdcompress train --recipe at --model resnet18 --data cifar10/ --eps 8/255 --out teacher/
+    Example:
+
+        kdcompress train --recipe at --model resnet18 --data cifar10/ \\
+            --eps 8/255 --out teacher/
     """
     asked = dict(locals())  # every option, called as its field
     from kdcompress.models.arguments import parse_arguments
@@ -81,10 +86,9 @@ def train(
             run=options.gathered(RunSettings, asked),
         )
         from kdcompress.render.console import run_summary
-        from kdcompress.render.progress import listening
         from kdcompress.training import runs
 
-        with listening(stderr()) as listener:
+        with watched() as listener:
             record = runs.train(settings, out, overwrite=overwrite, resume=resume, listener=listener)
         if speaks():
             emit(record.model_dump_json(indent=2), run_summary(record), format)

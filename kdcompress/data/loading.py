@@ -59,6 +59,14 @@ class Data:
     notes: tuple[str, ...] = ()
     damaged: Damaged = field(default_factory=dict)
 
+    @property
+    def line(self) -> str:
+        """What was read, for those who want to know."""
+        splits = {"training": self.train, "held-out": self.holdout, "test": self.test}
+        parts = [f"{len(split):,} {name} images" for name, split in splits.items() if split is not None]
+        size = "x".join(map(str, self.input_size))
+        return f"data: {self.name}: {', '.join(parts)}, {size}, {len(self.classes)} classes"
+
 
 def load_data(
     spec: str,

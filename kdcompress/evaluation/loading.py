@@ -67,6 +67,9 @@ def load(
         )
         for name, file in named.items()
     }
+    listener.detail(found.line)
+    for name, model in models.items():
+        listener.detail(f"{name}: {model.line}")
     notes = notes_of(models)
     for note in notes:
         listener.note(note)

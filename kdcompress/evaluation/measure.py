@@ -14,6 +14,7 @@ from kdcompress.attacks.autoattack import is_dynamic, refuse_shape
 from kdcompress.attacks.plans import Plan, plan_of, with_surrogates, without_gradients
 from kdcompress.attacks.straight_through import StraightThrough
 from kdcompress.data import Split
+from kdcompress.devices import device_name
 from kdcompress.evaluation.accuracy import (
     Verdicts,
     by_class,
@@ -190,12 +191,17 @@ def _attacked(
     )
     if any(stage.name == "square" for stage in plan.stages):  # a network without gradients is attacked by it too
         refuse_shape(subject.input_size, subject.norm, attack="an attack without gradients", instead="")
+    kept = Kept(_folder(loaded, surrogates, subject, settings, conditions))
+    listener.detail(
+        f"{name}: {', '.join(stage.name for stage in plan.stages)}, {chunk} images a chunk, on {device_name(device)}; "
+        + (f"verdicts are kept in {kept.folder}" if kept.folder else "verdicts are not kept")
+    )
     verdicts = under_attack(
         loaded.model,
         subject.images,
         conditions,
         surrogates=stand_ins,
-        kept=Kept(_folder(loaded, surrogates, subject, settings, conditions)),
+        kept=kept,
         first=first,
         enough=stop if first is None else None,
         on_progress=lambda now: listener.attack(name, now),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdcompress.errors import CheckpointError, KdcompressError, UsageError, did_you_mean
 from kdcompress.models.arguments import as_json_value, as_python_value
 from kdcompress.models.checkpoints import Checkpoint, load_state, read_checkpoint
+from kdcompress.models.cost import parameter_count
 from kdcompress.models.factories import build_with_factory, is_factory
 from kdcompress.models.fitting import RESERVED
 from kdcompress.models.layouts import (
@@ -52,6 +53,13 @@ class LoadedModel:
     sha256: str
     path: Path
     notes: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> str:
+        """What was read, for those who want to know."""
+        record = self.record
+        inside = "inputs enter as they are" if record.mean is None else f"normalised by {record.mean} and {record.std}"
+        return f"{self.path}: {record.arch}, {parameter_count(self.model):,} parameters, {inside}, sha256 {self.sha256}"
 
 
 def load_model(

@@ -1,10 +1,11 @@
 """Frozen settings, checked once; the numbers that options take; and what pydantic finds, in one line."""
 
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from kdcompress.errors import UsageError
+from kdcompress.errors import UsageError, did_you_mean
 from kdcompress.threat import parse_eps
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")]
@@ -21,7 +22,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Settings(BaseModel):
     """Frozen; unknown names are errors; `Settings.of(...)` turns what pydantic finds into one line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod
     def of(cls, **values: Any) -> Self:
@@ -43,4 +44,13 @@ def in_words(problem: Any) -> str:
     """What was expected and what was found, of one entry of `ValidationError.errors()`."""
     expected = problem["msg"].removeprefix("Value error, ").rstrip(".")
     found = problem["input"]
-    return f"{expected[0].lower()}{expected[1:]}" + ("" if f"{found!r} is not" in expected else f", got {found}")
+    hint = did_you_mean(found, _choices(expected) - {found}) if isinstance(found, str) else ""
+    got = "" if f"{found!r} is not" in expected else f", got {found}"
+    return f"{expected[0].lower()}{expected[1:]}{got}{hint}"
+
+
+def _choices(expected: str) -> set[str]:
+    """The words in quotation marks, or those of a sentence that only lists words."""
+    if words := re.findall(r"'([^']+)'", expected):
+        return set(words)
+    return set(re.findall(r"[\w-]+", expected)) if expected.startswith("must be ") else set()

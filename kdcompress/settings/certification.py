@@ -92,9 +92,9 @@ class CertifySettings(Settings):
     memory: Positive | None = None
     largest: bool = True
     clever: CleverSettings
-    audit: AuditSettings = AuditSettings()
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     evaluation: EvaluationSettings
-    gates: CertifyGates = CertifyGates()
+    gates: CertifyGates = Field(default_factory=CertifyGates)
 
     @model_validator(mode="after")
     def _something_to_certify(self) -> Self:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from kdcompress.settings.base import Settings
 from kdcompress.settings.evaluation import EvaluationSettings
 from kdcompress.settings.inputs import ThreatSettings
@@ -23,6 +25,6 @@ class DemoSettings(Settings):
         "stem_width": 8,
     }
     student_stride: int = 8
-    threat: ThreatSettings = ThreatSettings(norm="Linf", eps=0.15)
-    run: RunSettings = RunSettings(epochs=45, batch_size=64, lr=1e-2)
-    evaluation: EvaluationSettings = EvaluationSettings(images=100, certify_images=0)
+    threat: ThreatSettings = Field(default_factory=lambda: ThreatSettings(norm="Linf", eps=0.15))
+    run: RunSettings = Field(default_factory=lambda: RunSettings(epochs=45, batch_size=64, lr=1e-2))
+    evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings(images=100, certify_images=0))

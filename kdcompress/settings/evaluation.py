@@ -77,8 +77,8 @@ class EvaluateSettings(Settings):
     data: DataSettings
     threat: ThreatSettings
     more_eps: tuple[Eps, ...] = ()
-    evaluation: EvaluationSettings = EvaluationSettings()
-    gates: GateSettings = GateSettings()
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    gates: GateSettings = Field(default_factory=GateSettings)
 
     @model_validator(mode="after")
     def _something_to_evaluate(self) -> Self:

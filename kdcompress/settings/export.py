@@ -35,7 +35,7 @@ class ExportSettings(Settings):
     int8: bool = False
     calibration_images: Annotated[int, Field(ge=1)] = 256
     threat: ThreatSettings | None = None
-    evaluation: EvaluationSettings = EvaluationSettings(images=500, certify_images=0)
+    evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings(images=500, certify_images=0))
     max_robust_drop: Fraction | None = None
 
     @model_validator(mode="after")

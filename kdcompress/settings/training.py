@@ -52,10 +52,10 @@ class TeachingSettings(Settings):
     teacher: ModelFile
     data: DataSettings
     threat: ThreatSettings
-    loss: LossSettings = LossSettings()
-    run: RunSettings = RunSettings()
-    cache: CacheSettings = CacheSettings()
-    check: TeacherCheckSettings = TeacherCheckSettings()
+    loss: LossSettings = Field(default_factory=LossSettings)
+    run: RunSettings = Field(default_factory=RunSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    check: TeacherCheckSettings = Field(default_factory=TeacherCheckSettings)
 
     @model_validator(mode="after")
     def _norm_for_training(self) -> Self:
@@ -122,7 +122,7 @@ class TrainSettings(Settings):
     attack_steps: Annotated[int, Field(ge=1)] | None = None
     beta: Positive = 6.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    run: RunSettings = RunSettings()
+    run: RunSettings = Field(default_factory=RunSettings)
 
     @property
     def steps(self) -> int:
@@ -163,8 +163,8 @@ class PlanSettings(Settings):
     image_size: Annotated[int, Field(ge=1)] = 224
     classes: Annotated[int, Field(ge=2)] = 1000
     train_images: Annotated[int, Field(ge=1)] = 1_281_167
-    loss: LossSettings = LossSettings()
-    run: RunSettings = RunSettings()
+    loss: LossSettings = Field(default_factory=LossSettings)
+    run: RunSettings = Field(default_factory=RunSettings)
     gpus: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 8, 64)
     gpu_memory: Positive = 80.0
     tflops: Positive = 100.0
@@ -193,7 +193,7 @@ class BenchSettings(Settings):
     student_stride: Annotated[int, Field(ge=1)] | None = None
     data: DataSettings
     threat: ThreatSettings
-    run: RunSettings = RunSettings()
+    run: RunSettings = Field(default_factory=RunSettings)
     repeats: Annotated[int, Field(ge=1)] = 7
     compiled: bool = True
 

@@ -98,6 +98,7 @@ class Checkpoints:
         except OSError as error:
             self.listener.note(f"no checkpoint at step {now.facts['step']}: {self.folder}: {error.strerror or error}")
             return False
+        self.listener.detail(f"checkpoint after step {now.facts['step']}: {self.folder / name}")
         for old in _newest_first(self.folder)[KEPT:]:
             old.unlink(missing_ok=True)
         return True

@@ -28,6 +28,7 @@ def training_data(settings: DataSettings, run: RunSettings, listener: Listener) 
         seed=run.seed,
         on_progress=listener.count,
     )
+    listener.detail(data.line)
     for note in data.notes:
         listener.note(note)
     images = training_split(data)
@@ -62,6 +63,7 @@ def teacher_and_data(
     checkpoint: Checkpoint = read_checkpoint(file.path)
     data = training_data(settings, run, listener)
     teacher = load_named(file, checkpoint, classes=data.classes, input_size=data.input_size, option="teacher")
+    listener.detail(f"teacher: {teacher.line}")
     for note in teacher.notes:
         listener.note(note)
     return teacher, data

@@ -48,6 +48,7 @@ def train_network(
     """
     holdout = data.holdout
     assert holdout is not None  # comes with the training split
+    listener.detail(f"{run.epochs} epochs on {processes.told(device)}, in {run.precision}")
     with gently() as stop, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Dropout and stochastic depth know only the global generator.
         torch.manual_seed(run.seed + processes.rank)

@@ -48,9 +48,9 @@ OPTIONS = {
     "bench": "--teacher --teacher-arch --teacher-mean --student --student-arg --data --eps --batch-size --device "
     "--epochs --compiled --report --format",
     "export": "--arch --mean --data --data-dir --image-size --format --out --opset --images --int8 --norm "
-    "--calibration-images --eps --attack --seed --device --keep-dir --fresh --max-robust-drop --report",
+    "--calibration-images --eps --attack --seed --device --keep-dir --fresh --max-robust-drop --report --json",
     "inspect": "--report --format",
-    "init": "--teacher --data --data-dir --out --overwrite",
+    "init": "--teacher --data --data-dir --out --overwrite --format",
     "plan": "--teacher-arch --student --image-size --classes --train-images --recipe --epochs --batch-size --precision "
     "--gpus --gpu-memory --tflops --link --report --format",
     "demo": "--images --seed --device --report --picture --format",
@@ -153,11 +153,13 @@ def test_the_version_is_the_packages(run: Any) -> None:
         ["evaluate", "--data", "digits", "--eps", "4/255", "--images", "many", ">", "--images", "many", "integer"],
         ["evaluate", "--data", "digits", "--eps", "4/255", "--norm", "L0", ">", "--norm", "L0", "Linf"],
         ["evaluate", "--data", "digits", "--eps", "4/255", "--format", "xml", ">", "--format", "xml", "json"],
-        ["compare", ">", "reports"],
+        ["compare", ">", "REPORTS"],
         ["compare", "a.json", "b.json", "--max-robust-drop", "some", ">", "--max-robust-drop", "some"],
         ["demo", "--images", "9999", ">", "--images", "360", "9999"],
         ["demo", "twice", ">", "twice"],
         ["distil", ">", "distill"],
+        ["distill", "--norm", "linf", ">", "did you mean Linf?"],
+        ["export", "--format", "onx", ">", "did you mean onnx?"],
     ],
     ids=" ".join,
 )

@@ -21,6 +21,7 @@ DOCUMENTS = (
     "examples/digits/README.md",
     "examples/cifar10/README.md",
     "examples/benchmarks/README.md",
+    "docs/commands.md",
 )
 
 
