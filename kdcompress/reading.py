@@ -20,6 +20,18 @@ LARGEST = 10**15
 def read_report(path: Path) -> Report:
     """The report in `path`, whole and with figures that can be.
 
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from kdcompress import *
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 2))
+    >>> data = torch.rand(4, 1, 3, 3), [0, 1, 0, 1]
+    >>> report = evaluate_model(network, data, eps=0.1, evaluation=EvaluationSettings(attack="none", certify_images=0))
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "report.json"
+    ...     _ = path.write_text(report.model_dump_json())
+    ...     read_report(path) == report
+    True
+
     Raises:
         ReportError: naming the file, what was expected and what was found.
     """

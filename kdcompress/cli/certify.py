@@ -166,8 +166,9 @@ def certify(
             clever_images=clever_images,
             memory=memory,
             largest=largest,
-            clever=CleverSettings.of(
-                clever_radius=4 * max((first, *more)) if clever_radius is None else clever_radius,
+            clever=CleverSettings.for_radii(
+                (first, *more),
+                clever_radius=clever_radius,
                 clever_batches=clever_batches,
                 clever_samples=clever_samples,
                 seed=seed,

@@ -130,11 +130,11 @@ def export(
         if keep_dir is not None and keep_dir.exists() and not keep_dir.is_dir():
             raise UsageError(f"--keep-dir must be a folder, got the file {keep_dir}")
         refuse_places({"--out": out, "--report": report}, {"MODEL": settings.model}, settings.data)
-        from kdcompress.export.exporting import export as exported
+        from kdcompress.export.exporting import export_model
         from kdcompress.render.export import described
 
         with watched() as listener:
-            result = exported(settings, out, listener=listener)
+            result = export_model(settings, out, listener=listener)
         text = result.model_dump_json(indent=2)
         deliver(
             text,

@@ -82,6 +82,11 @@ def load_data(
 ) -> Data:
     """Load a data set from the disk.
 
+    >>> data = load_data("digits", splits=["test"])
+    >>> inputs, labels = next(data.test.batches(4))
+    >>> data.input_size, inputs.shape, labels.shape
+    ((1, 16, 16), torch.Size([4, 1, 16, 16]), torch.Size([4]))
+
     Guarantees:
         - the hold-out is a tenth of the training images, 1,000 at most, each class in proportion; it depends on the
           images' names and the seed alone, so a folder and a tar of it have the same one;

@@ -27,7 +27,7 @@ class Split:
     Attributes:
         labels: int64 (N,).
         ids: a stable identifier for each image, such as `airplane/0000.jpg`.
-        pixels: uint8 (M, C, H, W) in memory, or a function that reads rows of it.
+        pixels: uint8 (M, C, H, W) in memory, or a function that reads rows of it; or float32 in [0,1], in memory.
         rows: int64 (N,), where the images lie in `pixels`.
         shards: int64 (N,), the file that each lies in, where many lie in one; see `views.sharded_order`.
         damaged: rows whose images could not be read, as far as they have been asked for, with what was found; shared
@@ -104,7 +104,9 @@ class Split:
             if self.damaged:
                 pixels, chunk = self._left_of(pixels, chunk)  # noqa: PLW2901
             # Division, not multiplication by 1/255, is rounded correctly: every device has the same inputs.
-            inputs = pixels.to(device).to(torch.float32).div_(255)
+            inputs = pixels.to(device)
+            if inputs.dtype == torch.uint8:
+                inputs = inputs.to(torch.float32).div_(255)
             yield inputs, self.labels[chunk].to(device)
 
     def _left_of(self, pixels: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,20 @@ Figure = TypeVar("Figure", Drop, float)
 def compare(settings: CompareSettings) -> Comparison:
     """Read the reports, set each against the first, judge the gates.
 
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from kdcompress import *
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 2))
+    >>> data = torch.rand(40, 1, 3, 3), torch.arange(40) % 2
+    >>> how = EvaluationSettings(attack="none", certify_images=0)
+    >>> with TemporaryDirectory() as folder:
+    ...     paths = tuple(Path(folder) / name for name in ("main.json", "branch.json"))
+    ...     for path in paths:
+    ...         _ = path.write_text(evaluate_model(network, data, eps=0.1, evaluation=how).model_dump_json())
+    ...     found = compare(CompareSettings(reports=paths, max_clean_drop=0.2))
+    >>> found.gates_met, found.against_baseline[0].clean_drop.value
+    (True, 0.0)
+
     Raises:
         KdcompressError: if a file is no report, or a gate asks for a difference that cannot be computed.
     """

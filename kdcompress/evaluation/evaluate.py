@@ -12,7 +12,7 @@ from kdcompress.data import Split
 from kdcompress.evaluation.compare import paired, ratios
 from kdcompress.evaluation.evidence import evidence_of
 from kdcompress.evaluation.kept import forget_old
-from kdcompress.evaluation.loading import load
+from kdcompress.evaluation.loading import Loaded, load
 from kdcompress.evaluation.measure import Measured, Subject, measure
 from kdcompress.evidence import Evidence
 from kdcompress.gates import decided, judge, refuse_impossible
@@ -25,6 +25,20 @@ from kdcompress.versions import versions
 
 def evaluate(settings: EvaluateSettings, *, listener: Listener = Listener()) -> Report:
     """Measure the model, the teacher, or both on the test split, and judge the gates.
+
+    >>> from importlib.resources import files
+    >>> from kdcompress import *
+    >>> settings = EvaluateSettings(
+    ...     student=ModelFile(path=files("kdcompress") / "assets" / "digits_teacher.safetensors"),
+    ...     teacher=None,
+    ...     data=DataSettings(data="digits"),
+    ...     threat=ThreatSettings(eps=0.15),
+    ...     evaluation=EvaluationSettings(images=20, attack="pgd-5", certify_images=0, masking=False, device="cpu"),
+    ...     gates=GateSettings(min_robust_accuracy=0.3),
+    ... )
+    >>> report = evaluate(settings)
+    >>> report.gates_met, report.models["student"].robust_accuracy.attack
+    (True, 'PGD-5')
 
     Raises:
         KdcompressError: if a file, the data or an option is wrong; before anything is measured.
@@ -40,9 +54,17 @@ def evaluate_with_evidence(settings: EvaluateSettings, *, listener: Listener = L
     listener = listener if here().leads else Listener()
     started = time.perf_counter()
     refuse_impossible(settings)
+    _ = here().device(settings.evaluation.device)  # that it is there
     files = {"student": settings.student, "teacher": settings.teacher, "surrogate": settings.surrogate}
-    device = here().device(settings.evaluation.device)
     loaded = load(files, settings.data, settings.evaluation, listener)
+    return evaluate_loaded(settings, loaded, started, listener)
+
+
+def evaluate_loaded(
+    settings: EvaluateSettings, loaded: Loaded, started: float, listener: Listener
+) -> tuple[Report, Evidence]:
+    """The same for what was loaded already, since `started` of the clock `perf_counter`."""
+    device = here().device(settings.evaluation.device)
     _refuse_attack(settings, loaded.input_size, len(loaded.classes))
     models, images = dict(loaded.models), loaded.images
     surrogate = models.pop("surrogate", None)

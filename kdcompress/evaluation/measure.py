@@ -122,7 +122,7 @@ def measure(
                 arch=loaded.record.arch,
                 params=parameter_count(loaded.model),
                 macs=macs(loaded.model, subject.input_size),
-                file_bytes=loaded.path.stat().st_size,
+                file_bytes=loaded.file_bytes,
                 latency_ms=latency[name],
                 sha256=loaded.sha256,
                 clean_accuracy=rate(right),

@@ -76,6 +76,11 @@ class Inspection(Result):
 def inspect(path: Path) -> Inspection:
     """Read a model file, execute nothing in it, and say what it is.
 
+    >>> from importlib.resources import files
+    >>> found = inspect(files("kdcompress") / "assets" / "digits_teacher.safetensors")
+    >>> found.arch, found.parameters, found.missing
+    ('resnet18', 224722, ())
+
     Raises:
         CheckpointError: if it is no model file, or damaged.
     """

@@ -55,6 +55,12 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
     @property
+    def file_bytes(self) -> int:
+        """Of the file; of the weights, where the network came from none."""
+        weights = self.model.state_dict().values()
+        return self.path.stat().st_size if self.path.is_file() else sum(tensor.nbytes for tensor in weights)
+
+    @property
     def line(self) -> str:
         """What was read, for those who want to know."""
         record = self.record
@@ -75,6 +81,11 @@ def load_model(
     checkpoint: Checkpoint | None = None,
 ) -> LoadedModel:
     """Read a model file and build its network.
+
+    >>> from importlib.resources import files
+    >>> found = load_model(files("kdcompress") / "assets" / "digits_teacher.safetensors")
+    >>> found.record.arch, found.record.input_size, found.model(torch.rand(2, 1, 16, 16)).shape
+    ('resnet18', (1, 16, 16), torch.Size([2, 10]))
 
     A file that kdcompress wrote needs nothing else. For any other file `arch` is, in this order: a user's factory if it
     contains a colon; one of `LAYOUTS`; a timm name. Without it the layout is recognised from the keys. The

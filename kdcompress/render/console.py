@@ -20,8 +20,8 @@ from kdcompress.training.run_record import RunRecord, ValidationRecord
 
 
 def show(console: Console, renderable: RenderableType) -> None:
-    """Print; folded to the terminal's width, or as wide as it is where there is no terminal."""
-    if not console.is_terminal:
+    """Print; folded to the width of the terminal or notebook, or as wide as it is where there is neither."""
+    if not (console.is_terminal or console.is_jupyter):
         console = Console(file=console.file, width=160, no_color=console.no_color)
     console.print(renderable, highlight=False)
 

@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -24,8 +25,25 @@ EVERY = 30.0
 @contextmanager
 def listening(console: Console, *, every: float = EVERY) -> Iterator[Listener]:
     """A listener that shows a run on `console` (stderr), for as long as the block runs."""
-    with _bars(console) if console.is_terminal else _lines(console, every) as listener:
+    with _bars(console) if console.is_terminal or _has_widgets(console) else _lines(console, every) as listener:
         yield listener
+
+
+def show_progress() -> AbstractContextManager[Listener]:
+    """A listener that shows a run as the commands do, on stderr or in a notebook's cell, for as long as the block runs.
+
+    In a notebook with ipywidgets it is a bar, elsewhere without a terminal plain lines.
+
+    >>> from kdcompress import load_data, show_progress
+    >>> with show_progress() as listener:
+    ...     _ = load_data("digits", on_progress=listener.count)
+    """
+    return listening(Console(stderr=True))
+
+
+def _has_widgets(console: Console) -> bool:
+    """Whether rich can move a bar in a notebook."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Everything `certify` is asked for."""
 
-from typing import Annotated, Literal, Self, get_args
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -36,6 +37,12 @@ class CleverSettings(Settings):
     clever_samples: Annotated[int, Field(ge=1)] = 64
     rivals: Annotated[int, Field(ge=1)] = 3
     seed: int = 0
+
+    @classmethod
+    def for_radii(cls, radii: Sequence[float], **given: Any) -> Self:
+        """With an R of four times the largest radius asked for, where none is given."""
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return cls.of(**{"clever_radius": 4 * max(radii)} | chosen)
 
 
 class AuditSettings(Settings):

@@ -56,6 +56,27 @@ def distill(
 ) -> RunRecord:
     """Train a small student from a robust teacher by eq. 13 and 14, and leave it in the folder `out`.
 
+    >>> from importlib.resources import files
+    >>> from tempfile import TemporaryDirectory
+    >>> from kdcompress import *
+    >>> settings = DistillSettings(
+    ...     teacher=ModelFile(path=files("kdcompress") / "assets" / "digits_teacher.safetensors"),
+    ...     student="resnet18",
+    ...     student_args={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]},
+    ...     data=DataSettings(data="digits", train_images=64),  # a moment's worth
+    ...     threat=ThreatSettings(eps=0.15),
+    ...     loss=LossSettings(iga_mode="exact"),
+    ...     run=RunSettings(epochs=2, batch_size=32, device="cpu"),
+    ...     check=TeacherCheckSettings(check_images=32),
+    ... )
+    >>> losses = []
+    >>> with TemporaryDirectory() as folder:
+    ...     listener = Listener(epoch=lambda epoch: losses.append(epoch.loss))  # told after every epoch
+    ...     record = distill(settings, Path(folder) / "student", listener=listener)
+    ...     student = load_model(Path(folder) / "student" / "student.safetensors").model
+    >>> len(losses), record.compression.params, sum(weight.numel() for weight in student.parameters())
+    (2, 19082, 19082)
+
     Args:
         overwrite: a run in `out` is replaced at the end, and an unfinished one forgotten.
         resume: go on with an unfinished run of the same settings, where there is one; one that is finished is returned.
@@ -76,6 +97,25 @@ def prune(
     listener: Listener = Listener(),
 ) -> RunRecord:
     """Take channels from a trained student, and teach what is left again, as `distill` does, into the folder `out`.
+
+    >>> from importlib.resources import files
+    >>> from tempfile import TemporaryDirectory
+    >>> from kdcompress import *
+    >>> teacher = files("kdcompress") / "assets" / "digits_teacher.safetensors"
+    >>> settings = PruneSettings(
+    ...     student=teacher,  # the demo's teacher is a file that kdcompress wrote, and may be narrowed itself
+    ...     ratio=0.75,
+    ...     teacher=ModelFile(path=teacher),
+    ...     data=DataSettings(data="digits", train_images=64),  # a moment's worth
+    ...     threat=ThreatSettings(eps=0.15),
+    ...     loss=LossSettings(iga_mode="exact"),
+    ...     run=RunSettings(epochs=1, batch_size=32, device="cpu"),
+    ...     check=TeacherCheckSettings(check_images=32),
+    ... )
+    >>> with TemporaryDirectory() as folder:
+    ...     record = prune(settings, Path(folder) / "smaller")
+    >>> record.compression.macs < 0.25 * record.pruned.macs_before
+    True
 
     Args and errors as of `distill`.
     """
@@ -221,6 +261,21 @@ def train(
     listener: Listener = Listener(),
 ) -> RunRecord:
     """Train any timm network without a teacher, by PGD adversarial training or on noise, into the folder `out`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from kdcompress import *
+    >>> settings = TrainSettings(
+    ...     recipe="fast",
+    ...     model="resnet18",
+    ...     model_args={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]},
+    ...     data=DataSettings(data="digits", train_images=64),  # a moment's worth
+    ...     threat=ThreatSettings(eps=0.15),
+    ...     run=RunSettings(epochs=1, batch_size=32, device="cpu"),
+    ... )
+    >>> with TemporaryDirectory() as folder:
+    ...     record = train(settings, Path(folder) / "teacher")
+    >>> record.compression.params
+    19082
 
     Args and errors as of `distill`.
     """

@@ -8,7 +8,7 @@ import torch
 from kdcompress.data import Data
 from kdcompress.errors import ExportError, UsageError
 from kdcompress.export import exporting
-from kdcompress.export.exporting import export
+from kdcompress.export.exporting import export_model
 from kdcompress.export.programs import Program, onnx_runtime
 from kdcompress.export.record import Export
 from kdcompress.settings import DataSettings, EvaluationSettings, ExportSettings, ModelFile, ThreatSettings
@@ -26,12 +26,12 @@ def settings(**changes: object) -> ExportSettings:
 @pytest.fixture(scope="module")
 def int8(tmp_path_factory: pytest.TempPathFactory) -> tuple[Export, Path]:
     out = tmp_path_factory.mktemp("int8") / "net.onnx"
-    return export(settings(int8=True, threat=ThreatSettings(eps=0.2), max_robust_drop=0.5), out), out
+    return export_model(settings(int8=True, threat=ThreatSettings(eps=0.2), max_robust_drop=0.5), out), out
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch-export"])
 def test_a_file_is_written_and_said_to_answer_as_the_network(form: str, tmp_path: Path) -> None:
-    found = export(settings(format=form), tmp_path / "net")
+    found = export_model(settings(format=form), tmp_path / "net")
     assert (tmp_path / "net").stat().st_size == found.file_bytes
     assert [(one.on, one.n, one.labels_differ) for one in found.agreements] == [("real", 24, 0), ("random", 10, 0)]
     assert (found.opset, found.input) == (
@@ -50,7 +50,7 @@ def test_a_file_that_answers_otherwise_is_not_kept_and_what_was_there_is(
     monkeypatch.setattr(exporting, "_runtime", wrong)
     (tmp_path / "net.onnx").write_bytes(b"before")
     with pytest.raises(ExportError, match=r"logits differ by up to 0\.1"):
-        export(settings(), tmp_path / "net.onnx")
+        export_model(settings(), tmp_path / "net.onnx")
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"before"]
 
 
@@ -80,7 +80,9 @@ def test_what_has_no_gradients_is_attacked_by_way_of_what_has(int8: tuple[Export
 
 def test_masking_is_looked_for_on_the_copy_which_has_gradients(tmp_path: Path) -> None:
     looking = FEW.model_copy(update={"masking": True, "images": 8})
-    found = export(settings(int8=True, threat=ThreatSettings(eps=0.2), evaluation=looking), tmp_path / "net.pt2").int8
+    found = export_model(
+        settings(int8=True, threat=ThreatSettings(eps=0.2), evaluation=looking), tmp_path / "net.pt2"
+    ).int8
     assert found is not None and found.int8.masking is not None
     assert not any("differentiably" in reason for reason in found.int8.masking.reasons)
 
@@ -99,7 +101,7 @@ def test_ranges_are_read_from_training_images(monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.setattr(exporting, "quantised", watched)
     quiet = FEW.model_copy(update={"attack": "none"})
-    export(settings(int8=True, calibration_images=40, evaluation=quiet), tmp_path / "net.onnx")
+    export_model(settings(int8=True, calibration_images=40, evaluation=quiet), tmp_path / "net.onnx")
     images = torch.cat(seen)
     assert digits.test is not None and len(images) == 40
     test = next(digits.test.batches(len(digits.test)))[0]
