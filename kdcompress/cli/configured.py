@@ -6,6 +6,7 @@ A file may serve several commands: what stands above its tables is for every com
 """
 
 import inspect
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -79,7 +80,12 @@ def _read(context: typer.Context, config: Path | None) -> Path | None:
     command, name = context.command, str(context.info_name)
     everywhere = {option for one in commands.values() for option in names_of(one)}
     own = names_of(command)
-    filed = {} if config is None else from_file(config, name, own, everywhere, commands)
+    if config is None:
+        filed = {}
+    elif config.suffix == ".json":
+        filed = from_report(config, name, own)
+    else:
+        filed = from_file(config, name, own, everywhere, commands)
     set_ = from_environment(os.environ, own, everywhere)
     several = {one.name for one in command.params if one.nargs == -1 or getattr(one, "multiple", False)}
     context.default_map = {
@@ -95,8 +101,8 @@ def _read(context: typer.Context, config: Path | None) -> Path | None:
 Config = Annotated[
     Path | None,
     typer.Option(
-        help="TOML file of options: epochs = 30 is --epochs 30. What is typed counts before it, and in between "
-        "KDCOMPRESS_EPOCHS=30 in the environment.",
+        help="TOML file of options: epochs = 30 is --epochs 30; or a JSON report of this command, to run it again. "
+        "What is typed counts before it, and in between KDCOMPRESS_EPOCHS=30 in the environment.",
         metavar="FILE",
         is_eager=True,
         callback=_read,
@@ -154,6 +160,26 @@ def from_file(
     above = _known(shared, own, everywhere, f"--config {path}: no command has an option")
     mine = _known(tables.get(command, {}), own, own, f"--config {path}: kdcompress {command} has no option")
     return above | mine
+
+
+def from_report(path: Path, command: str, own: Mapping[str, str]) -> dict[str, Any]:
+    """Values for `command`'s parameters, from the settings in a report that it wrote.
+
+    Raises:
+        UsageError: if the file cannot be read, or is a report of another command.
+    """
+    from kdcompress.settings.config import of_report
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        of, options = of_report(content if isinstance(content, dict) else {})
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--config {path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except UsageError as error:
+        raise UsageError(f"--config {path}: {error}") from error
+    if of != command:
+        raise UsageError(f"--config {path} is a report of kdcompress {of}; {command} reads its own, or a TOML file")
+    return {own[plain]: value for name, value in options.items() if (plain := name.replace("-", "_")) in own}
 
 
 def from_environment(variables: Mapping[str, str], own: Mapping[str, str], everywhere: Iterable[str]) -> dict[str, Any]:

@@ -1,11 +1,20 @@
-"""Settings as the options that would ask for them, and as a file of those: what a run leaves to be run again."""
+"""Settings as the options that would ask for them, and as a file of those: what a run leaves to be run again.
+
+Reports hold their settings too, and are read here as files of options.
+"""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from kdcompress.errors import UsageError
 from kdcompress.settings.base import Settings
+from kdcompress.settings.certification import CertifySettings
+from kdcompress.settings.evaluation import EvaluateSettings, EvaluationSettings
+from kdcompress.settings.export import ExportSettings
 from kdcompress.settings.inputs import ModelFile
 
 Options = dict[str, Any]
@@ -25,7 +34,7 @@ def as_options(settings: Settings) -> Options:
         if value is None or name in _PYTHON_ONLY:
             continue
         if isinstance(value, ModelFile):
-            found |= _of_a_file(name, value)
+            found |= _of_a_file("model", value, "") if name in _ARGUMENT else _of_a_file(name, value, f"{name}-")
         elif isinstance(value, Settings):
             found |= as_options(value)
         elif isinstance(value, Mapping):
@@ -45,15 +54,54 @@ def as_toml(command: str, options: Options) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _of_a_file(role: str, file: ModelFile) -> Options:
+def of_report(content: Mapping[str, Any]) -> tuple[str, Options]:
+    """The command that wrote a JSON report, and the options that ask for what it was asked for.
+
+    Raises:
+        UsageError: if it is no report of evaluate, certify or export.
+    """
+    command = "certify" if "audit" in content else "export" if "agreements" in content else "evaluate"
+    try:
+        settings = _JUDGING[command].model_validate(content["settings"])
+    except (KeyError, ValidationError) as error:
+        raise UsageError(
+            "expected a JSON report of kdcompress evaluate, certify or export, or a TOML file of options"
+        ) from error
+    found = as_options(settings)
+    evaluation: EvaluationSettings = getattr(settings, "evaluation")  # noqa: B009  # each of the three has one
+    found["masking-checks"] = found.pop("masking")
+    if evaluation.keep_dir is None:
+        found["fresh"] = True
+    if isinstance(settings, EvaluateSettings | CertifySettings):
+        found["eps"] = ",".join(map(repr, (settings.threat.eps, *settings.more_eps)))
+        if (demand := settings.gates.min_certified_accuracy) is not None:
+            found["min-certified-accuracy"] = f"{demand[0]!r}:{demand[1]!r}"
+    if isinstance(settings, CertifySettings):
+        found["kinds"] = ",".join(settings.kinds)
+        found |= as_options(evaluation)  # the audit's seed and batch size are these
+        if evaluation.batch_size is None:
+            del found["batch-size"]
+    return command, found
+
+
+_JUDGING: dict[str, type[Settings]] = {
+    "evaluate": EvaluateSettings,
+    "certify": CertifySettings,
+    "export": ExportSettings,
+}
+_ARGUMENT = ("student", "model")
+"""Fields of a model file that is not named by an option, but stands alone."""
+
+
+def _of_a_file(role: str, file: ModelFile, prefix: str) -> Options:
     found: Options = {role: str(file.path.resolve())}
     if file.arch is not None:
-        found[f"{role}-arch"] = file.arch
+        found[f"{prefix}arch"] = file.arch
     if file.args:
-        found[f"{role}-arg"] = _pairs(file.args)
+        found[f"{prefix}arg"] = _pairs(file.args)
     for name, value in (("mean", file.mean), ("std", file.std)):
         if value is not None:
-            found[f"{role}-{name}"] = value if isinstance(value, str) else ",".join(map(repr, value))
+            found[f"{prefix}{name}"] = value if isinstance(value, str) else ",".join(map(repr, value))
     return found
 
 

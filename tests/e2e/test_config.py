@@ -6,10 +6,22 @@ from typing import Any
 
 import pytest
 
+from kdcompress.errors import TeacherError
+from kdcompress.evaluation import certify as certifying
+from kdcompress.evaluation import evaluate as evaluating
+from kdcompress.export import exporting
 from kdcompress.settings import (
+    AuditSettings,
     CacheSettings,
+    CertifyGates,
+    CertifySettings,
+    CleverSettings,
     DataSettings,
     DistillSettings,
+    EvaluateSettings,
+    EvaluationSettings,
+    ExportSettings,
+    GateSettings,
     LossSettings,
     ModelFile,
     PruneSettings,
@@ -217,3 +229,133 @@ def test_init_refuses_a_teacher_of_other_classes(run: Any, student: Path, tmp_pa
     ran = run("init", "--teacher", student / "student.safetensors", "--data", "digits", "--out", tmp_path / "x.toml")
     assert ran.code == 2 and "tells 4 classes apart, and --data digits has 10" in ran.stderr
     assert not (tmp_path / "x.toml").exists()
+
+
+NETWORK = ModelFile(path=Path("/s/net.pt"), arch="a.py:b", args={"depth": 3}, mean=(0.5,), std=(0.25,))
+FULL = EvaluationSettings(
+    attack="pgd-7", images=9, seed=5, device="cpu", chunk=3, batch_size=2, keep_dir=Path("/k"), masking=False, n=70
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    [
+        ("evaluate", EvaluateSettings(student=NETWORK, teacher=None, data=PAIR["data"], threat=PAIR["threat"])),
+        (
+            "evaluate",
+            EvaluateSettings(
+                student=NETWORK,
+                teacher=TEACHER,
+                surrogate=NETWORK,
+                data=DataSettings(data="torch/cifar10", data_dir=Path("/d"), image_size=16),
+                threat=ThreatSettings(norm="L2", eps=1 / 3),
+                more_eps=(0.1, 2 / 7),
+                evaluation=FULL,
+                gates=GateSettings(
+                    min_certified_accuracy=(0.25, 0.1), max_params=7, gate_on="bound", max_robust_drop=0.1
+                ),
+            ),
+        ),
+        (
+            "certify",
+            CertifySettings(
+                student=None,
+                teacher=TEACHER,
+                data=PAIR["data"],
+                threat=PAIR["threat"],
+                more_eps=(0.2,),
+                kinds=("clever", "bounds"),
+                propositions=False,
+                audit_images=3,
+                clever_images=2,
+                memory=1.5,
+                largest=False,
+                clever=CleverSettings(clever_radius=0.3, clever_batches=2, seed=5),
+                audit=AuditSettings(seed=5, batch_size=2),
+                evaluation=FULL.model_copy(update={"attack": "none", "chunk": None, "masking": True}),
+                gates=CertifyGates(min_verified_accuracy=0.1),
+            ),
+        ),
+        (
+            "certify",
+            CertifySettings(
+                student=NETWORK,
+                teacher=None,
+                data=PAIR["data"],
+                threat=PAIR["threat"],
+                clever=CleverSettings.for_radii([8 / 255]),
+                evaluation=EvaluationSettings(attack="none", images=4),
+            ),
+        ),
+        (
+            "export",
+            ExportSettings(
+                model=NETWORK,
+                data=PAIR["data"],
+                int8=True,
+                threat=PAIR["threat"],
+                max_robust_drop=0.1,
+                calibration_images=9,
+                evaluation=EvaluationSettings(images=7, seed=3, attack="pgd-2", certify_images=0, keep_dir=Path("/k")),
+            ),
+        ),
+    ],
+)
+def test_a_report_is_a_file_of_the_options_that_it_was_made_with(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, settings: Any
+) -> None:
+    heard: list[Any] = []
+
+    def work(asked: Any, *_: Any, **__: Any) -> None:
+        heard.append(asked)
+        raise TeacherError("enough")
+
+    monkeypatch.setattr(evaluating, "evaluate_with_evidence", work)
+    monkeypatch.setattr(certifying, "certify_with_names", work)
+    monkeypatch.setattr(exporting, "export_model", work)
+    marks = {"evaluate": "models", "certify": "audit", "export": "agreements"}
+    report = {marks[command]: {}, "settings": settings.model_dump(mode="json")}
+    file = written(tmp_path / "report.json", json.dumps(report))
+    out = ("--out", tmp_path / "x.onnx") if command == "export" else ()
+    ran = run(command, "--config", file, *out)
+    assert "enough" in ran.stderr, ran.stderr
+    assert heard[0].model_dump(mode="json") == settings.model_dump(mode="json")
+    other = {"evaluate": "certify", "certify": "export", "export": "evaluate"}[command]
+    ran = run(other, "--config", file)
+    assert ran.code == 2 and f"is a report of kdcompress {command}; {other} reads its own" in ran.stderr
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"models": {}, "settings": {"student": 3}}', "{", "\x00"])
+def test_json_that_is_no_report_is_refused(run: Any, tmp_path: Path, text: str) -> None:
+    ran = run("evaluate", "--config", written(tmp_path / "report.json", text))
+    assert (ran.code, ran.stderr.count("\n")) == (2, 1)
+    assert "--config" in ran.stderr and ("expected a JSON report" in ran.stderr or "cannot be read" in ran.stderr)
+
+
+def test_an_evaluation_runs_again_from_its_report_with_the_same_figures(
+    run: Any, student: Path, pictures: Path, tmp_path: Path
+) -> None:
+    words = (
+        "--data",
+        pictures,
+        "--eps",
+        "4/255,1/255",
+        "--attack",
+        "pgd-3",
+        "--images",
+        6,
+        "--device",
+        "cpu",
+        "--fresh",
+    )
+    first, again = tmp_path / "first.json", tmp_path / "again.json"
+    ran = run("evaluate", student / "student.safetensors", *words, "--certify-images", 0, "--report", first)
+    assert ran.code == 0, ran.stderr
+    ran = run("evaluate", "--config", first, "--report", again)
+    assert ran.code == 0, ran.stderr
+    one, other = (json.loads(path.read_text()) for path in (first, again))
+    for found in (one, other):
+        found.pop("seconds")
+        found["models"]["student"].pop("latency_ms")
+        found["models"]["student"]["masking"].pop("seconds")
+    assert one == other
