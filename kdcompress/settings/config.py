@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from kdcompress.errors import UsageError
 from kdcompress.settings.base import Settings
 from kdcompress.settings.certification import CertifySettings
-from kdcompress.settings.evaluation import EvaluateSettings, EvaluationSettings
+from kdcompress.settings.evaluation import EvaluateSettings
 from kdcompress.settings.export import ExportSettings
 from kdcompress.settings.inputs import ModelFile
 
@@ -68,7 +68,7 @@ def of_report(content: Mapping[str, Any]) -> tuple[str, Options]:
             "expected a JSON report of kdcompress evaluate, certify or export, or a TOML file of options"
         ) from error
     found = as_options(settings)
-    evaluation: EvaluationSettings = getattr(settings, "evaluation")  # noqa: B009  # each of the three has one
+    evaluation = settings.evaluation
     found["masking-checks"] = found.pop("masking")
     if evaluation.keep_dir is None:
         found["fresh"] = True
@@ -84,7 +84,7 @@ def of_report(content: Mapping[str, Any]) -> tuple[str, Options]:
     return command, found
 
 
-_JUDGING: dict[str, type[Settings]] = {
+_JUDGING: dict[str, type[EvaluateSettings] | type[CertifySettings] | type[ExportSettings]] = {
     "evaluate": EvaluateSettings,
     "certify": CertifySettings,
     "export": ExportSettings,
