@@ -1,8 +1,8 @@
 """What a run tells those who watch it. The core calls back; it never prints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Weights = Literal["averaged", "raw"]
 """Those of `--average`, or those that the optimizer moves."""
@@ -24,6 +24,22 @@ class Validation:
         What is trained on noise is chosen by its accuracy under noise before all else.
         """
         return (self.noisy_accuracy or 0.0, self.robust_accuracy, self.clean_accuracy)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A run that begins to train, or goes on.
+
+    Attributes:
+        id: of this run alone; it stays when the run goes on.
+        step: steps that were done before: 0 for a new one.
+        settings, versions: as in student.json.
+    """
+
+    id: str
+    step: int
+    settings: dict[str, Any]
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -96,13 +112,17 @@ class Listener:
         detail: one for those who asked for more.
         count: (what is being done, done, in all, a detail).
         attack: (whose network, where its attack is).
+        began: every file is read, and training is next.
         step: training moved on.
         epoch: an epoch ended.
+        ended: the run is finished and in its folder; what student.json says.
     """
 
     note: Callable[[str], None] = lambda text: None
     detail: Callable[[str], None] = lambda text: None
     count: Callable[..., None] = lambda label, done, total, detail="": None
     attack: Callable[[str, AttackProgress], None] = lambda name, now: None
+    began: Callable[[Beginning], None] = lambda run: None
     step: Callable[[Step], None] = lambda step: None
     epoch: Callable[[Epoch], None] = lambda epoch: None
+    ended: Callable[[Mapping[str, Any]], None] = lambda record: None

@@ -6,6 +6,7 @@ the newest file whose bytes agree with its name is a state that the run was in.
 
 import hashlib
 import json
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -22,10 +23,11 @@ from kdcompress.engine import Mode
 from kdcompress.errors import UsageError
 from kdcompress.files import write_whole
 from kdcompress.processes import ALONE, Processes
-from kdcompress.progress import Listener
+from kdcompress.progress import Beginning, Listener
 from kdcompress.training.backward import Batch
 from kdcompress.training.folder import MAKING, unfinished_folder
 from kdcompress.training.state import Facts, Snapshot
+from kdcompress.versions import versions
 
 KEPT = 2
 """Checkpoints on the disk: the newest, and one more should its bytes not survive."""
@@ -37,7 +39,7 @@ class Checkpoints:
 
     Attributes:
         found: the newest whole checkpoint of the run that is to go on; None for a new one.
-        about: what is written with every checkpoint: whose it is, and how its gradient term is computed.
+        about: what is written with every checkpoint: whose it is, its id, and how its gradient term is computed.
     """
 
     def __init__(self, folder: Path, every: float, listener: Listener) -> None:
@@ -61,9 +63,10 @@ class Checkpoints:
         Raises:
             UsageError: naming the first option that differs.
         """
-        self.about["run"] = run
+        self.about |= {"run": run, "id": secrets.token_hex(8)}
         if self.found is None:
             return
+        self.about["id"] = self.found.facts["about"].get("id", self.about["id"])
         then = self.found.facts["about"]["run"]
         for option in run:
             if option != "where" and then.get(option) != run[option]:
@@ -76,6 +79,11 @@ class Checkpoints:
                 f"begun on {_told(then['where'])}, resumed on {_told(run['where'])}: the result may differ in the last "
                 "bits from that of a run that was never stopped"
             )
+
+    def beginning(self, settings: dict[str, Any]) -> Beginning:
+        """What is known of the run where its training begins, or goes on."""
+        step = 0 if self.found is None else self.found.facts["step"]
+        return Beginning(self.about["id"], step, settings, versions())
 
     def remember(self, damaged: dict[int, str]) -> None:
         """Keep what is found of images that cannot be read, and take up what was found before."""

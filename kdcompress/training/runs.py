@@ -143,7 +143,9 @@ def _in_folder(
         with unfinished(
             out, resume=resume, overwrite=overwrite, every=every, listener=listener, processes=processes
         ) as checkpoints:
-            return work(settings, out, overwrite, checkpoints, listener, processes)
+            record = work(settings, out, overwrite, checkpoints, listener, processes)
+        listener.ended(record.model_dump(mode="json"))
+        return record
 
 
 def _distill(
@@ -164,6 +166,7 @@ def _distill(
     before = None if pruned is None else pruned.sha256
     checkpoints.begin(identity(settings, data, device, teacher=teacher.sha256, student=before))
     checkpoints.remember(data.damaged)
+    listener.began(checkpoints.beginning(settings.model_dump(mode="json")))
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
     check = accepted(f_t, settings, training_split(data), device, listener)
 
@@ -302,6 +305,7 @@ def _train(
         raise UsageError(str(error).replace("--student", "--model")) from error
     checkpoints.begin(identity(settings, data, device))
     checkpoints.remember(data.damaged)
+    listener.began(checkpoints.beginning(settings.model_dump(mode="json")))
     recipe, batches = _without_teacher(settings), fresh_batches(data, run, device)
     fitted = train_network(network, recipe, data, batches, run, threat, device, listener, None, checkpoints, processes)
     if not processes.leads:

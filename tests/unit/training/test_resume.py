@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 from kdcompress.data import loading
 from kdcompress.errors import Stopped, TrainingError, UsageError
-from kdcompress.progress import Listener, Step
+from kdcompress.progress import Beginning, Listener, Step
 from kdcompress.settings import CacheSettings, DataSettings, DistillSettings, LossSettings, TrainSettings
 from kdcompress.training import checkpoints, network
 from kdcompress.training.checkpoints import unfinished
@@ -309,6 +310,26 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
     distill(settings, tmp_path / "run", listener=Listener(note=notes.append))
     assert any("no checkpoint at step 1" in note and "No space left" in note for note in notes)
     assert (tmp_path / "run" / "student.json").exists()
+
+
+def test_a_run_says_when_it_begins_goes_on_and_ends_and_keeps_its_id(
+    cases: dict[str, DistillSettings | TrainSettings], tmp_path: Path
+) -> None:
+    settings, out = cases["adversarial training"], tmp_path / "run"
+    began: list[Beginning] = []
+    ended: list[Any] = []
+    with pytest.raises(Killed):
+        go(settings, out, resume=True, listener=replace(killing(3), began=began.append, ended=ended.append))
+    assert not ended
+    listener = Listener(began=began.append, ended=ended.append)
+    record = go(settings, out, resume=True, listener=listener)
+    assert ended == [json.loads((out / "student.json").read_text())]
+    assert [run.step for run in began] == [0, 2] and began[0].id == began[1].id
+    assert began[0].settings == record.settings and began[0].versions == record.versions
+    go(settings, out, resume=True, listener=listener)  # it is finished: nothing begins
+    assert (len(began), len(ended)) == (2, 1)
+    go(settings, out, overwrite=True, listener=listener)
+    assert began[2].id != began[0].id
 
 
 def test_begun_elsewhere_is_said(stopped: tuple[DistillSettings, Path], monkeypatch: pytest.MonkeyPatch) -> None:
