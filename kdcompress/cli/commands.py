@@ -65,7 +65,7 @@ def _command(name: str) -> TyperCommand:
     for parameter in command.params:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""  # it takes no value
-        elif getattr(parameter, "multiple", False):
+        elif getattr(parameter, "multiple", False) and parameter.metavar is None:
             parameter.metavar = "KEY=VALUE"
         elif parameter.param_type_name == "argument":
             parameter.metavar = str(parameter.name).upper()

@@ -9,7 +9,7 @@ import inspect
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,8 +86,8 @@ def _read(context: typer.Context, config: Path | None) -> Path | None:
         filed = from_report(config, name, own)
     else:
         filed = from_file(config, name, own, everywhere, commands)
-    set_ = from_environment(os.environ, own, everywhere)
     several = {one.name for one in command.params if one.nargs == -1 or getattr(one, "multiple", False)}
+    set_ = from_environment(os.environ, own, everywhere, several)
     context.default_map = {
         option: [value] if option in several and not isinstance(value, list) else value
         for option, value in (filed | set_).items()
@@ -182,15 +182,17 @@ def from_report(path: Path, command: str, own: Mapping[str, str]) -> dict[str, A
     return {own[plain]: value for name, value in options.items() if (plain := name.replace("-", "_")) in own}
 
 
-def from_environment(variables: Mapping[str, str], own: Mapping[str, str], everywhere: Iterable[str]) -> dict[str, Any]:
-    """Values of KDCOMPRESS_...; an option that may be given several times is split at spaces.
+def from_environment(
+    variables: Mapping[str, str], own: Mapping[str, str], everywhere: Iterable[str], several: Container[str]
+) -> dict[str, Any]:
+    """Values of KDCOMPRESS_...; one of `several`, which may be given several times, is split at spaces.
 
     Raises:
         UsageError: for a name that no command has.
     """
     asked = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if name.startswith(PREFIX)}
     found = _known(asked, own, everywhere, f"the environment's {PREFIX}...: no command has an option")
-    return {name: value.split() if name.endswith("_arg") or name == "arg" else value for name, value in found.items()}
+    return {name: value.split() if name in several else value for name, value in found.items()}
 
 
 def _known(asked: Mapping[str, Any], own: Mapping[str, str], allowed: Iterable[str], complaint: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from kdcompress.settings import (
     TeacherCheckSettings,
     ThreatSettings,
 )
+from kdcompress.tracking import asked_for, tracked
 
 
 def distill(
@@ -94,6 +95,7 @@ def distill(
         Path | None,
         typer.Option(help="Where they are kept. Default: ~/.cache/kdcompress/views.", rich_help_panel=CACHE),
     ] = None,
+    log_to: options.LogTo = None,
     checkpoint_every: options.CheckpointEvery = default(RunSettings, "checkpoint_every"),
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -112,6 +114,7 @@ def distill(
     from kdcompress.models.arguments import parse_arguments
 
     with boundary():
+        trackers = asked_for(log_to or [])
         settings = DistillSettings.of(
             teacher=options.model_file(teacher, teacher_arch, teacher_arg, teacher_mean, teacher_std, "teacher-"),
             student=student,
@@ -132,7 +135,7 @@ def distill(
         from kdcompress.render.console import run_summary
         from kdcompress.training import runs
 
-        with watched() as listener:
+        with watched() as shown, tracked(trackers, out, shown) as listener:
             record = runs.distill(settings, out, overwrite=overwrite, resume=resume, listener=listener)
         if speaks():
             emit(record.model_dump_json(indent=2), run_summary(record), format)

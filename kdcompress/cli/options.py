@@ -197,6 +197,15 @@ Resume = Annotated[
         "--resume", help="Go on with a run that was stopped, or begin where there is none.", rich_help_panel=OUTPUT
     ),
 ]
+LogTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Send each epoch's figures to tensorboard[:FOLDER], wandb[:PROJECT] or mlflow[:EXPERIMENT]; repeat for "
+        "more. Default folder: tensorboard, beside --out.",
+        metavar="TRACKER",
+        rich_help_panel=OUTPUT,
+    ),
+]
 CheckpointEvery = Annotated[
     float,
     typer.Option(

@@ -18,6 +18,7 @@ from kdcompress.settings import (
     TeacherCheckSettings,
     ThreatSettings,
 )
+from kdcompress.tracking import asked_for, tracked
 
 
 def prune(
@@ -95,6 +96,7 @@ def prune(
         Path | None,
         typer.Option(help="Where they are kept. Default: ~/.cache/kdcompress/views.", rich_help_panel=CACHE),
     ] = None,
+    log_to: options.LogTo = None,
     checkpoint_every: options.CheckpointEvery = default(RunSettings, "checkpoint_every"),
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -110,6 +112,7 @@ def prune(
     """
     asked = dict(locals())  # every option, called as its field
     with boundary():
+        trackers = asked_for(log_to or [])
         settings = PruneSettings.of(
             teacher=options.model_file(teacher, teacher_arch, teacher_arg, teacher_mean, teacher_std, "teacher-"),
             student=student,
@@ -128,7 +131,7 @@ def prune(
         from kdcompress.render.console import run_summary
         from kdcompress.training import runs
 
-        with watched() as listener:
+        with watched() as shown, tracked(trackers, out, shown) as listener:
             record = runs.prune(settings, out, overwrite=overwrite, resume=resume, listener=listener)
         if speaks():
             emit(record.model_dump_json(indent=2), run_summary(record), format)

@@ -9,6 +9,7 @@ from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import TRAINING, Format, choice, default
 from kdcompress.cli.output import emit, speaks, watched
 from kdcompress.settings import DataSettings, RunSettings, ThreatSettings, TrainSettings
+from kdcompress.tracking import asked_for, tracked
 
 
 def train(
@@ -57,6 +58,7 @@ def train(
     sync_batchnorm: options.SyncBatchnorm = False,
     seed: options.Seed = default(RunSettings, "seed"),
     device: options.Device = default(RunSettings, "device"),
+    log_to: options.LogTo = None,
     checkpoint_every: options.CheckpointEvery = default(RunSettings, "checkpoint_every"),
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -73,6 +75,7 @@ def train(
     from kdcompress.models.arguments import parse_arguments
 
     with boundary():
+        trackers = asked_for(log_to or [])
         settings = TrainSettings.of(
             recipe=recipe,
             model=model,
@@ -88,7 +91,7 @@ def train(
         from kdcompress.render.console import run_summary
         from kdcompress.training import runs
 
-        with watched() as listener:
+        with watched() as shown, tracked(trackers, out, shown) as listener:
             record = runs.train(settings, out, overwrite=overwrite, resume=resume, listener=listener)
         if speaks():
             emit(record.model_dump_json(indent=2), run_summary(record), format)

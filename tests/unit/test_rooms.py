@@ -26,13 +26,14 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("training", "evaluation"),
     ("export",),
     ("demo", "bench", "plan", "starting"),
-    ("render",),
+    ("render", "tracking"),
     ("cli",),
     ("__main__",),
 )
 FOUNDATION = frozenset(room for rooms in ORDER[:4] for room in rooms)
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-SLOW = frozenset({"torch", "torchvision", "timm", "scipy", "sklearn", "numpy", "matplotlib", "pyautoattack"})
+TRACKERS = frozenset({"tensorboard", "wandb", "mlflow"})
+SLOW = frozenset({"torch", "torchvision", "timm", "scipy", "sklearn", "numpy", "matplotlib", "pyautoattack"}) | TRACKERS
 
 
 def module_name(path: Path) -> str:
@@ -123,6 +124,12 @@ def test_the_foundation_imports_nothing_slow(path: Path) -> None:
 @each_module()
 def test_only_one_module_imports_the_attack_package(path: Path) -> None:
     assert ("pyautoattack" in foreign(path, module_level=False)) == (path == PACKAGE / "attacks" / "autoattack.py")
+
+
+@each_module()
+def test_a_trackers_package_is_imported_in_its_own_file_alone(path: Path) -> None:
+    used = foreign(path, module_level=False) & TRACKERS
+    assert used <= ({path.stem} if path.parent == PACKAGE / "tracking" else set())
 
 
 @each_module()
