@@ -29,12 +29,12 @@ OPTIONS = {
     "distill": "--teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --student --student-arg "
     "--student-stride --student-weights --data --norm --eps --epochs --batch-size --lr --ce-weight --kl-weight "
     "--iga-weight --iga-ramp --align --iga-norm --iga-mode --iga-micro-batch --temperature --input-noise --seed "
-    "--device --out --overwrite --format",
+    "--device --out --overwrite --format --log-to",
     "prune": "--ratio --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data --norm --eps --recipe "
     "--epochs --batch-size --lr --ce-weight --kl-weight --iga-weight --iga-ramp --align --iga-norm --iga-mode "
-    "--temperature --input-noise --seed --device --cache-teacher --resume --out --overwrite --format",
+    "--temperature --input-noise --seed --device --cache-teacher --resume --out --overwrite --format --log-to",
     "train": "--recipe --model --model-arg --data --norm --eps --epochs --batch-size --lr --seed --device --out "
-    "--overwrite --format",
+    "--overwrite --format --log-to",
     "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
     "--norm --eps --images --attack --seed --device --min-clean-accuracy --min-robust-accuracy --max-robust-drop "
     "--max-params --min-certified-accuracy --max-macs --max-latency-ms --confidence --allow-untrusted --gate-on "

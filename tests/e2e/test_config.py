@@ -171,6 +171,28 @@ def test_the_environment_alone_is_enough(asked: Any, monkeypatch: pytest.MonkeyP
     assert found.model_args == {"layers": (1, 1, 1, 1), "channels": (4, 4, 4, 4)} and out == Path("o")
 
 
+@pytest.mark.parametrize("command", ["distill", "prune", "train"])
+def test_trackers_may_stand_in_the_environment_with_spaces_between_them(
+    asked: Any, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    # Every option that may be given several times is split.
+    for name in ("STUDENT", "TEACHER", "MODEL", "DATA", "OUT"):
+        monkeypatch.setenv(f"KDCOMPRESS_{name}", "a b")
+    monkeypatch.setenv("KDCOMPRESS_EPS", "0.1")
+    monkeypatch.setenv("KDCOMPRESS_LOG_TO", "tensorboard:here  tensorboard")
+    assert "--log-to tensorboard is given twice" in asked(command)
+    monkeypatch.setenv("KDCOMPRESS_LOG_TO", "tensorboard:here mlflow")
+    found, out = asked(command)
+    assert out == Path("a b") and found.data.data == "a b"
+
+
+def test_a_tracker_may_stand_in_the_file(asked: Any, tmp_path: Path) -> None:
+    file = written(
+        tmp_path / "run.toml", FILE + '\n[train]\nlog-to = ["wandb", "comet"]\nmodel = "m"\ndata = "d"\nout = "o"\n'
+    )
+    assert "got comet" in asked("train", "--config", file)
+
+
 def test_an_argument_and_gates_may_stand_in_the_file(run: Any, tmp_path: Path, student: Path, pictures: Path) -> None:
     text = FILE.replace("out/student.safetensors", str(student / "student.safetensors"))
     words = ("--config", written(tmp_path / "run.toml", text), "--data", pictures, "--attack", "none")
