@@ -18,6 +18,7 @@ import typer
 
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.output import QUIET, VERBOSE
+from kdcompress.cli.signatures import with_options
 from kdcompress.errors import UsageError, did_you_mean
 
 PREFIX = "KDCOMPRESS_"
@@ -42,18 +43,11 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
             QUIET.reset(tokens[0])
             VERBOSE.reset(tokens[1])
 
-    signature = inspect.signature(command)
-    kind = inspect.Parameter.KEYWORD_ONLY
     more = {
         "context": (typer.Context, inspect.Parameter.empty),
         **{"config": (Config, None), "quiet": (Quiet, False), "verbose": (Verbose, False)},
     }
-    own = [inspect.Parameter(name, kind, default=default, annotation=of) for name, (of, default) in more.items()]
-    with_more.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), *own]
-    )
-    with_more.__annotations__ = command.__annotations__ | {name: of for name, (of, _) in more.items()}
-    return with_more
+    return with_options(command, with_more, more)
 
 
 FROM = "kdcompress.from"
