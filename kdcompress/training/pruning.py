@@ -2,6 +2,14 @@
 
 Channels are taken by torch-pruning, whole groups of them that hang together through shortcuts, depthwise layers and
 attention heads: every layer loses the same share, those first whose weights are smallest.
+
+How they are chosen hardly matters, and what pruning saves is epochs (`examples/benchmarks/pruning.py`; digits, three
+seeds, held-out PGD-10 accuracy after 15 epochs of teaching again, .638 before; 2026-11-28):
+
+| taken | smallest, every layer alike | over all layers | by chance | fresh weights | fresh, 60 epochs |
+|-------|-----------------------------|-----------------|-----------|---------------|------------------|
+| 1/2   | .632                        | .633            | .636      | .565          | .635             |
+| 3/4   | .606                        | .611            | .572      | .515          | .614             |
 """
 
 import copy
@@ -70,11 +78,13 @@ def _as_asked(whole: LoadedModel, target: float) -> tuple[float, NormalisedModel
     """The least share of channels, and the network without them, whose multiply-accumulates are at most `target`."""
     size = whole.record.input_size
     low, high = 0.0, 1.0
+    least = macs(whole.model, size)
     best: tuple[float, NormalisedModel] | None = None
     for _ in range(TRIES):
         share = (low + high) / 2
         network = without_channels(whole, share)
         left = macs(network, size)
+        least = min(least, left)
         if left > target:
             low = share
             continue
@@ -82,7 +92,11 @@ def _as_asked(whole: LoadedModel, target: float) -> tuple[float, NormalisedModel
         if left > (1 - NEAR) * target:
             break
     if best is None:
-        raise UsageError(f"--ratio: {whole.path} cannot be made so small; one channel a layer is more")
+        most = 1 - least / macs(whole.model, size)
+        raise UsageError(
+            f"--ratio: of {whole.record.arch} no more than {most:.2f} of the multiply-accumulates can be taken by whole "
+            "channels; take less"
+        )
     return best
 
 
