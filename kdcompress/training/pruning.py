@@ -94,8 +94,8 @@ def _as_asked(whole: LoadedModel, target: float) -> tuple[float, NormalisedModel
     if best is None:
         most = 1 - least / macs(whole.model, size)
         raise UsageError(
-            f"--ratio: of {whole.record.arch} no more than {most:.2f} of the multiply-accumulates can be taken by whole "
-            "channels; take less"
+            f"--ratio: of {whole.record.arch} no more than {most:.2f} of the multiply-accumulates can be taken by "
+            "whole channels; take less"
         )
     return best
 
