@@ -20,7 +20,7 @@ def shrunk_from(whole: nn.Module, left: nn.Module) -> Shrunk:
     others = dict(left.named_modules())
     for name, module in whole.named_modules():
         for attribute in SIZES:
-            was, now = getattr(module, attribute, None), getattr(others[name], attribute, None)
+            was, now = _own(module, attribute), _own(others[name], attribute)
             if isinstance(now, int | tuple) and now != was:
                 sizes.setdefault(name, {})[attribute] = now
     shapes, tensors = {}, _tensors(left)
@@ -39,7 +39,7 @@ def shrink(network: nn.Module, shrunk: Shrunk) -> None:
     modules, tensors = dict(network.named_modules()), _tensors(network)
     for name, sizes in shrunk.sizes.items():
         for attribute, size in sizes.items():
-            was = getattr(modules.get(name), attribute, None)
+            was = _own(modules.get(name), attribute)
             if attribute not in SIZES or not _smaller(size, was):
                 raise UsageError(f"cannot be pruned as it says: {name}.{attribute} is {was}, not to become {size}")
             setattr(modules[name], attribute, size)
@@ -52,6 +52,11 @@ def shrink(network: nn.Module, shrunk: Shrunk) -> None:
         owner, _, attribute = name.rpartition(".")
         is_weight = isinstance(whole, nn.Parameter)
         setattr(modules[owner], attribute, nn.Parameter(rest, whole.requires_grad) if is_weight else rest)
+
+
+def _own(module: nn.Module | None, attribute: str) -> object:
+    """Its value where the module itself holds it; one that it tells of an inner module's follows from that."""
+    return None if module is None else vars(module).get(attribute)
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

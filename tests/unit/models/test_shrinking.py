@@ -31,6 +31,28 @@ def test_a_network_is_taken_down_to_what_is_left_of_it() -> None:
     assert same_function(whole.eval(), left.eval(), torch.rand(2, 3, 8, 8))
 
 
+class Told(nn.Module):
+    """A layer in a shell that tells of its width, as timm's ConvNormAct does, and cannot be told."""
+
+    def __init__(self, wide: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, wide, 3)
+
+    @property
+    def out_channels(self) -> int:
+        return self.conv.out_channels
+
+
+def test_what_a_module_only_tells_of_an_inner_one_is_left_to_follow() -> None:
+    whole, left = Told(8), Told(5)
+    shrunk = shrunk_from(whole, left)
+    assert shrunk.sizes == {"conv": {"out_channels": 5}}
+    shrink(whole, shrunk)
+    assert whole.out_channels == 5
+    with pytest.raises(UsageError, match="cannot be pruned as it says"):
+        shrink(whole, Shrunk(sizes={"": {"out_channels": 4}}, shapes={}))
+
+
 def test_equal_networks_have_nothing_taken() -> None:
     assert shrunk_from(pair()[0], pair()[0]) == Shrunk(sizes={}, shapes={})
 
