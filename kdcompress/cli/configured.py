@@ -36,6 +36,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
             with boundary():
                 if quiet and verbose:
                     raise UsageError("--quiet and --verbose ask for opposite things; leave one of them out")
+                _refuse_code(context)
             if verbose:
                 typer.echo("\n".join(_origins(context)), err=True)
             command(**options)
@@ -48,6 +49,25 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
         **{"config": (Config, None), "quiet": (Quiet, False), "verbose": (Verbose, False)},
     }
     return with_options(command, with_more, more)
+
+
+CODE = "kdcompress.code"
+"""In a context's `meta`: options that a report asks for and that name a function, which would be run."""
+
+
+def _is_code(option: str, value: Any) -> bool:
+    return option.endswith("arch") and ":" in str(value)
+
+
+def _refuse_code(context: typer.Context) -> None:
+    """Whoever wrote a report could have written any function into it: only the user may start code."""
+    for name, value in context.meta.get(CODE, {}).items():
+        if getattr(context.get_parameter_source(name), "name", None) == "DEFAULT_MAP":
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option}: the report in --config names the function {value}, which would be run; type {option} "
+                f"{value} where you trust it"
+            )
 
 
 FROM = "kdcompress.from"
@@ -68,8 +88,15 @@ def _origins(context: typer.Context) -> Iterator[str]:
 
 
 def _read(context: typer.Context, config: Path | None) -> Path | None:
+    with boundary():
+        _set_defaults(context, config)
+    return config
+
+
+def _set_defaults(context: typer.Context, config: Path | None) -> None:
+    """Of the options that are not typed, from the file and the environment."""
     if config is None and not any(name.startswith(PREFIX) for name in os.environ):
-        return None
+        return
     commands: Mapping[str, Any] = getattr(context.parent and context.parent.command, "commands", {})
     command, name = context.command, str(context.info_name)
     everywhere = {option for one in commands.values() for option in names_of(one)}
@@ -77,9 +104,14 @@ def _read(context: typer.Context, config: Path | None) -> Path | None:
     if config is None:
         filed = {}
     elif config.suffix == ".json":
-        filed = from_report(config, name, own)
+        filed = from_report(config, command)
+        context.meta[CODE] = {option: value for option, value in filed.items() if _is_code(option, value)}
     else:
         filed = from_file(config, name, own, everywhere, commands)
+    flags = {one.name for one in command.params if getattr(one, "is_flag", False)}
+    for option, value in filed.items():
+        if isinstance(value, bool) and option not in flags:
+            raise UsageError(f"--config {config}: {option.replace('_', '-')} takes a value, got {str(value).lower()}")
     several = {one.name for one in command.params if one.nargs == -1 or getattr(one, "multiple", False)}
     set_ = from_environment(os.environ, own, everywhere, several)
     context.default_map = {
@@ -89,7 +121,6 @@ def _read(context: typer.Context, config: Path | None) -> Path | None:
     context.meta[FROM] = dict.fromkeys(filed, str(config)) | {
         option: f"{PREFIX}{option.upper()} in the environment" for option in set_
     }
-    return config
 
 
 Config = Annotated[
@@ -156,7 +187,7 @@ def from_file(
     return above | mine
 
 
-def from_report(path: Path, command: str, own: Mapping[str, str]) -> dict[str, Any]:
+def from_report(path: Path, command: Any) -> dict[str, Any]:
     """Values for `command`'s parameters, from the settings in a report that it wrote.
 
     Raises:
@@ -166,13 +197,13 @@ def from_report(path: Path, command: str, own: Mapping[str, str]) -> dict[str, A
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        of, options = of_report(content if isinstance(content, dict) else {})
+        defaults = {str(one.name): one.default for one in command.params}
+        options = of_report(content if isinstance(content, dict) else {}, str(command.name), defaults)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--config {path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     except UsageError as error:
         raise UsageError(f"--config {path}: {error}") from error
-    if of != command:
-        raise UsageError(f"--config {path} is a report of kdcompress {of}; {command} reads its own, or a TOML file")
+    own = names_of(command)
     return {own[plain]: value for name, value in options.items() if (plain := name.replace("-", "_")) in own}
 
 

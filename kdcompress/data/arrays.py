@@ -29,7 +29,7 @@ def split_from_arrays(data: tuple[Any, Any] | Batches, ids: Sequence[str] | None
     >>> [(tuple(inputs.shape), labels.tolist()) for inputs, labels in split.batches(2)]
     [((2, 1, 2, 2), [0, 1]), ((1, 1, 2, 2), [0])]
     """
-    pair = isinstance(data, tuple) and len(data) == 2
+    pair = isinstance(data, tuple) and len(data) == 2 and not any(isinstance(side, tuple) for side in data)
     parts = [_checked(*data)] if pair else [_checked(*batch) for batch in _each_pair(data)]
     if not parts:
         raise DataError("expected images, got none: the loader gave no batch")
@@ -44,14 +44,24 @@ def split_from_arrays(data: tuple[Any, Any] | Batches, ids: Sequence[str] | None
 
 
 def _each_pair(data: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(data, str) or not isinstance(data, Iterable):
+        raise DataError(f"data must be (inputs, labels), or batches of such pairs, got {type(data).__name__}")
     for batch in data:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise DataError(f"batches must be pairs of inputs and labels, got {type(batch).__name__}")
         yield batch[0], batch[1]
 
 
+def _tensor(values: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:120]
+        raise DataError(f"{what} must be a tensor, an array or numbers, got {type(values).__name__}: {told}") from error
+
+
 def _checked(inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
-    x, y = torch.as_tensor(inputs).detach().cpu(), torch.as_tensor(labels).detach().cpu()
+    x, y = _tensor(inputs, "inputs"), _tensor(labels, "labels")
     if x.ndim != 4 or len(x) == 0:
         raise DataError(f"inputs must be (N, C, H, W), got {tuple(x.shape)}")
     if y.shape != x.shape[:1]:

@@ -138,10 +138,14 @@ def warnings(measured: Mapping[str, Measured]) -> tuple[str, ...]:
 
 
 def fingerprint(images: Split) -> str:
-    """sha256 of names, labels and pixels, in their order: equal for the same images however they were stored."""
+    """sha256 of names, labels and pixels, in their order: equal for the same images however they were stored.
+
+    Pixels are hashed as bytes, or as floats where they are no 255ths, as arrays' may be.
+    """
     seen = hashlib.sha256(repr((images.ids, images.labels.tolist())).encode())
     for x, _ in images.batches(500):
-        seen.update((x * 255).round().to(torch.uint8).numpy().tobytes())
+        pixels = (x * 255).round().to(torch.uint8)
+        seen.update((pixels if pixels.float().div_(255).equal(x) else x).numpy().tobytes())
     return seen.hexdigest()
 
 

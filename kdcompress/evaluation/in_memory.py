@@ -1,15 +1,15 @@
 """Networks and images that are in memory already, judged as those in files are."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kdcompress.certification import Certification
-from kdcompress.data import Batches, split_from_arrays
-from kdcompress.errors import DataError
+from kdcompress.data import Batches, Split, split_from_arrays
+from kdcompress.errors import DataError, UsageError
 from kdcompress.evaluation.certify import certify_loaded
 from kdcompress.evaluation.evaluate import evaluate_loaded
 from kdcompress.evaluation.loading import Loaded, notes_of
@@ -47,6 +47,7 @@ def evaluate_model(
     teacher: Network | None = None,
     surrogate: Network | None = None,
     classes: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
     evaluation: EvaluationSettings | None = None,
     gates: GateSettings | None = None,
     listener: Listener = Listener(),
@@ -67,8 +68,9 @@ def evaluate_model(
     (1.0, 0.5)
 
     Guarantees:
-        - the network is left as it is: a copy is judged, in eval mode;
-        - the report is the one that files of the same network and images give, but for names, file size and time.
+        - networks are left as they are: copies are judged, in eval mode;
+        - with the `ids` of a folder's images the report is the one that files of the same network and images give, but
+          for the network's name, hash, size and time. `images=N` takes the first N of a shuffle by `ids`.
 
     Args:
         model: inputs (B, C, H, W) in [0,1] -> logits (B, K), with its normalisation inside; a torch module, or what
@@ -80,8 +82,9 @@ def evaluate_model(
         teacher: compared with on the same images.
         surrogate: a network with gradients, for a model that has none.
         classes: their names, in the order of the logits; their numbers where they have none.
-        evaluation: which attack, how many images, ...; as the command's, but that nothing is kept on the disk unless a
-            `keep_dir` is named.
+        ids: a name for each image, by which reports are compared image by image; their numbers where they have none.
+        evaluation: which attack, how many images, ...; as the command's, but that nothing is kept on the disk: what
+            makes a network in memory answer as it does cannot be told from its weights.
         gates: judged into `report.gates`.
 
     Raises:
@@ -100,7 +103,7 @@ def evaluate_model(
     )
     refuse_impossible(settings)
     listener = listener if here().leads else Listener()
-    loaded = _loaded(networks, data, classes, settings.evaluation, listener)
+    loaded = _loaded(networks, split_from_arrays(data, ids), classes, settings.evaluation, listener)
     return evaluate_loaded(settings, loaded, started, listener)[0]
 
 
@@ -112,6 +115,7 @@ def certify_model(
     norm: Norm = "Linf",
     teacher: Network | None = None,
     classes: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
     kinds: Sequence[Kind] = KINDS,
     evaluation: EvaluationSettings | None = None,
     gates: CertifyGates | None = None,
@@ -154,15 +158,15 @@ def certify_model(
     )
     refuse_uncertifiable(settings)
     listener = listener if here().leads else Listener()
-    loaded = _loaded(networks, data, classes, settings.evaluation, listener)
+    loaded = _loaded(networks, split_from_arrays(data, ids), classes, settings.evaluation, listener)
     return certify_loaded(settings, loaded, started, listener)[0]
 
 
 def _radii(eps: float | str | Sequence[float], norm: Norm) -> list[ThreatSettings]:
-    several = [eps] if isinstance(eps, int | float | str) else list(eps)
+    several = list(eps) if isinstance(eps, Sequence) and not isinstance(eps, str) else [eps]
     if not several:
         raise DataError("eps must be a radius or several, got none")
-    return [ThreatSettings.of(norm=norm, eps=one) for one in several]
+    return [ThreatSettings.of(norm=norm, eps=one if isinstance(one, str) else float(one)) for one in several]
 
 
 def _named(network: Network | None) -> ModelFile | None:
@@ -172,26 +176,42 @@ def _named(network: Network | None) -> ModelFile | None:
     return ModelFile(path=network.path if isinstance(network, LoadedModel) else Path(NOWHERE) / type(network).__name__)
 
 
+def _named_by_file(networks: Mapping[str, Network | None]) -> tuple[str, ...] | None:
+    """The classes of the first network whose file names them, other than by numbers."""
+    for network in networks.values():
+        if isinstance(network, LoadedModel):
+            names = network.record.classes
+            if names != tuple(map(str, range(len(names)))):
+                return names
+    return None
+
+
 def _loaded(
     networks: dict[str, Network | None],
-    data: Images,
+    split: Split,
     classes: Sequence[str] | None,
     evaluation: EvaluationSettings,
     listener: Listener,
 ) -> Loaded:
-    split = split_from_arrays(data)
+    if evaluation.keep_dir is not None:
+        raise UsageError(
+            "keep_dir is for networks in files: what makes one in memory answer as it does cannot be told from its "
+            "weights, so that verdicts of another could be taken for its own"
+        )
     inputs, _ = next(split.batches(1))
     channels, height, width = inputs.shape[1:]
     size, least = (channels, height, width), int(split.labels.max()) + 1
-    models = {
-        name: network if isinstance(network, LoadedModel) else loaded_from(network, classes or least, size)
-        for name, network in networks.items()
-        if network is not None
-    }
-    names = tuple(classes or next(iter(models.values())).record.classes)
+    wanted = _named_by_file(networks) or least if classes is None else tuple(map(str, classes))
+    if not isinstance(wanted, int) and (len(set(wanted)) != len(wanted) or len(wanted) < least):
+        raise DataError(f"classes must be a different name for each of the {least} classes at least, got {wanted}")
+    models = {name: loaded_from(network, wanted, size) for name, network in networks.items() if network is not None}
+    names = next(iter(models.values())).record.classes
     for name, model in models.items():
-        if (found := len(model.record.classes)) != len(names) or least > found:
-            raise DataError(f"the {name} tells {found} classes apart, the data has {max(least, len(names))}")
+        if (found := model.record.classes) != names:
+            raise DataError(
+                f"the {name} tells {len(found)} classes apart ({', '.join(found[:3])}, ...), the student {len(names)} "
+                f"({', '.join(names[:3])}, ...): both must be of the same classes in the same order"
+            )
     images = split.shuffled(evaluation.images, evaluation.seed)
     record = DataRecord(name=NOWHERE, images=len(images), of=len(split), seed=evaluation.seed, classes=names, sha256="")
     notes = notes_of(models)

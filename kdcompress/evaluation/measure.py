@@ -263,7 +263,8 @@ def _folder(
 def identity(loaded: LoadedModel) -> list[Any]:
     """What tells a network from every other: its weights, its record, its code."""
     arch = loaded.record.arch if loaded.record.source == "factory" else ""
-    return [loaded.sha256, loaded.record.model_dump(mode="json"), code_of(loaded.model, arch)]
+    seen = [loaded.sha256, loaded.record.model_dump(mode="json"), code_of(loaded.model, arch)]
+    return [*seen, loaded.runtime] if loaded.runtime else seen
 
 
 def _notes(name: str, model: nn.Module, verdicts: Verdicts, subject: Subject, device: torch.device) -> tuple[str, ...]:

@@ -68,6 +68,21 @@ def refuse_difference(agreements: Iterable[Agreement], what: str) -> float:
     return tolerance
 
 
+def refuse_other_function(agreements: Iterable[Agreement]) -> None:
+    """Stop where the copy that attacks are made on is not the rounded network: they would be made on another.
+
+    Raises:
+        ExportError: naming how far the two are apart.
+    """
+    agreements = tuple(agreements)
+    apart = max(one.largest for one in agreements)
+    if apart > TOLERANCE * max(1.0, *(one.logit for one in agreements)):
+        raise ExportError(
+            f"--int8: the straight-through copy differs from the rounded network by up to {apart:.2g}, so that it says "
+            "nothing about it; please report this network, and leave out --int8"
+        )
+
+
 def refuse_runtime(agreements: Iterable[Agreement], rounding: Agreement, what: str) -> None:
     """Stop where the runtime's integer kernels give another network than the rounded one.
 

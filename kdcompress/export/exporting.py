@@ -8,10 +8,12 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from kdcompress.attacks.autoattack import refuse_shape
 from kdcompress.data import load_data
 from kdcompress.devices import resolve_device
 from kdcompress.errors import DataError, ExportError
@@ -19,8 +21,8 @@ from kdcompress.evaluation.compare import paired
 from kdcompress.evaluation.evaluate import side_by_side, warnings
 from kdcompress.evaluation.loading import Loaded, load
 from kdcompress.evaluation.measure import Subject, masking_of, measure
-from kdcompress.export.checks import compared, refuse_difference, refuse_runtime
-from kdcompress.export.int8 import quantised, straight_through
+from kdcompress.export.checks import compared, refuse_difference, refuse_other_function, refuse_runtime
+from kdcompress.export.int8 import quantised, rounded_operations, straight_through
 from kdcompress.export.programs import (
     INPUT,
     OUTPUT,
@@ -73,12 +75,16 @@ def export_model(settings: ExportSettings, out: Path, *, listener: Listener = Li
         KdcompressError: if a file, the data or an option is wrong, or the network cannot be exported.
     """
     started = time.perf_counter()
+    attacked = settings.int8 and settings.evaluation.attack != "none"
+    _ = resolve_device(settings.evaluation.device)  # that it is there
     loaded = load(
         {"student": settings.model}, settings.data, EvaluationSettings(seed=settings.evaluation.seed), listener
     )
     images = loaded.images.subset(range(min(settings.evaluation.images or len(loaded.images), len(loaded.images))))
     loaded = replace(loaded, images=images)
     parent = loaded.models["student"]
+    if attacked and settings.threat is not None:  # Square attacks the file, and must be able to
+        refuse_shape(loaded.input_size, settings.threat.norm)
     program = program_of(parent.model, loaded.input_size)
     meant: nn.Module
     if settings.int8:
@@ -96,17 +102,27 @@ def export_model(settings: ExportSettings, out: Path, *, listener: Listener = Li
         tolerance = None
     else:
         tolerance = refuse_difference(agreements, f"{out}, as its runtime runs it,")
+    int8, gates, notes = None, tuple[Gate, ...](), _unmeasured(settings)
+    if settings.int8:
+        copy = straight_through(rounded)
+        refuse_other_function(compared(rounded, copy, loaded.images, loaded.input_size))
+        of_float = _written(program, parent, settings)
+        int8, gates, told = _beside_float(
+            settings,
+            loaded,
+            parent,
+            replace(_as_loaded(runtime, parent, out, content), runtime=_runtime_of(settings)),
+            copy,
+            _runtime(of_float, settings),
+            (len(of_float), len(content)),
+            rounding,
+            listener,
+        )
+        int8, notes = int8.model_copy(update={"rounded": rounded_operations(rounded)}), (*notes, *told)
     try:
         write_whole(out, content)
     except OSError as error:
         raise ExportError(f"--out {out} cannot be written ({error.strerror or error})") from error
-    int8, gates, notes = None, tuple[Gate, ...](), tuple[str, ...]()
-    if settings.int8:
-        copy = straight_through(rounded)
-        shipped_float = _runtime(_written(program, parent, settings), settings)
-        int8, gates, notes = _beside_float(
-            settings, loaded, parent, _as_loaded(runtime, parent, out, content), copy, shipped_float, rounding, listener
-        )
     return Export(
         source=str(settings.model.path),
         source_sha256=parent.sha256,
@@ -183,6 +199,7 @@ def _beside_float(
     int8: LoadedModel,
     copy: GraphModule,
     shipped_float: Program,
+    file_bytes: tuple[int, int],
     rounding: Agreement,
     listener: Listener,
 ) -> tuple[Quantised, tuple[Gate, ...], tuple[str, ...]]:
@@ -216,11 +233,12 @@ def _beside_float(
             # The int8 file keeps every weight and product of its parent, at another width.
             update={
                 "latency_ms": latencies[name],
+                "file_bytes": size,
                 "params": found[FLOAT].report.params,
                 "macs": found[FLOAT].report.macs,
             }
         )
-        for name in (FLOAT, INT8)
+        for name, size in zip((FLOAT, INT8), file_bytes, strict=True)
     )
     reports = {name: one.report for name, one in found.items()}
     gates = judge(GateSettings(max_robust_drop=settings.max_robust_drop), INT8, reports, robust)
@@ -230,12 +248,27 @@ def _beside_float(
             rounding=rounding,
             float=of_float,
             int8=of_int8,
+            rounded=(0, 0),
             clean=paired(rights[0], rights[1], settings.within),
             robust=robust,
         ),
         gates,
         (*warnings(found), *_uneven(settings.evaluation.attack)),
     )
+
+
+def _unmeasured(settings: ExportSettings) -> tuple[str, ...]:
+    """What one may believe to have been measured."""
+    if not settings.int8 and settings.threat is not None:
+        return ("--eps is for --int8: nothing was attacked, since the file is the network itself; see evaluate",)
+    if settings.int8 and settings.evaluation.attack == "none":
+        return ("the robust accuracy of the int8 file was not measured: --attack none",)
+    return ()
+
+
+def _runtime_of(settings: ExportSettings) -> str:
+    """What answers for an int8 file beside the software of every report: kept verdicts are good for no other."""
+    return json.dumps([_writers(settings), torch.backends.cpu.get_cpu_capability()])
 
 
 def _uneven(attack: str) -> tuple[str, ...]:

@@ -70,12 +70,26 @@ def straight_through(rounded: GraphModule) -> GraphModule:
         x, scale, zero_point, low, high, _ = node.args
         with found.graph.inserting_before(node):
             passed = found.graph.call_function(torch.fake_quantize_per_tensor_affine, (x, scale, zero_point, low, high))
-        for back in list(node.users):  # each is the way back to float
+        for back in list(node.users):  # each is the way back to float; whoever uses the copy compares the two
             back.replace_all_uses_with(passed)
             found.graph.erase_node(back)
         found.graph.erase_node(node)
     found.recompile()
     return found
+
+
+def rounded_operations(program: GraphModule) -> tuple[int, int]:
+    """Convolutions, linear layers and matrix products that take rounded numbers, and how many there are."""
+    found = [node for node in program.graph.nodes if node.target in _PRODUCTS]
+    back = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+    return sum(any(one.target is back for one in node.all_input_nodes) for node in found), len(found)
+
+
+_PRODUCTS = {
+    *(torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding),
+    *(torch.ops.aten.linear.default, torch.ops.aten.matmul.default, torch.ops.aten.bmm.default),
+    *(torch.ops.aten.addmm.default, torch.ops.aten.mm.default),
+}
 
 
 def _rounds(program: GraphModule) -> "list[Node]":

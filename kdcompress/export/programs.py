@@ -59,7 +59,14 @@ def to_bytes(program: ExportedProgram) -> bytes:
 def torch_runtime(content: bytes) -> Program:
     """The program in the bytes of a .pt2 file."""
     with quietly():
-        return Program(torch.export.load(io.BytesIO(content)).module())
+        module = torch.export.load(io.BytesIO(content)).module()
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():  # as a runtime answers: without gradients, on the CPU
+            logits: Tensor = module(x.detach().float().cpu())
+        return logits.to(x.device)
+
+    return Program(run)
 
 
 def to_onnx(program: ExportedProgram, opset: int, metadata: dict[str, str]) -> bytes:

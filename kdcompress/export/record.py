@@ -31,6 +31,7 @@ class Quantised(Result):
 
     Attributes:
         calibration_images: training images that the ranges were read from.
+        rounded: of how many convolutions, linear layers and matrix products the inputs are rounded, and of how many.
         rounding: what rounding does to the float parent's logits, before any file or runtime.
         clean, robust: image by image, the float parent in the place of `teacher`; `robust` is None without an attack.
         float, int8: what was measured of each; latencies are of both files under one runtime.
@@ -38,6 +39,7 @@ class Quantised(Result):
 
     calibration_images: int
     rounding: Agreement
+    rounded: tuple[int, int]
     float: ModelReport
     int8: ModelReport
     clean: Paired

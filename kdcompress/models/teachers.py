@@ -46,6 +46,7 @@ class LoadedModel:
         record: how it was built; with it the model can be saved as a kdcompress file.
         sha256: of the file.
         notes: what was decided on the way that the file does not prove, one sentence each, for stderr.
+        runtime: what answers, where that is more than the software of every report.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class LoadedModel:
     sha256: str
     path: Path
     notes: tuple[str, ...] = ()
+    runtime: str = ""
 
     @property
     def file_bytes(self) -> int:

@@ -71,6 +71,7 @@ _FIGURES = {
 def _sentences(found: Quantised) -> list[str]:
     rounding = found.rounding
     said = [
+        f"{found.rounded[0]} of {found.rounded[1]} convolutions, linear layers and products take rounded numbers.",
         f"Rounding, with ranges from {found.calibration_images} training images, moved logits by {rounding.mean:.2g} "
         f"on average, {rounding.largest:.2g} at most, and {rounding.labels_differ} of {rounding.n} labels.",
         f"Clean: {_drop(found.clean)}",

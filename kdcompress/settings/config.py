@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from kdcompress.errors import UsageError
 from kdcompress.settings.base import Settings
-from kdcompress.settings.certification import CertifySettings
+from kdcompress.settings.certification import AuditSettings, CertifySettings
 from kdcompress.settings.evaluation import EvaluateSettings
 from kdcompress.settings.export import ExportSettings
 from kdcompress.settings.inputs import ModelFile
@@ -41,7 +41,7 @@ def as_options(settings: Settings) -> Options:
             if value:
                 found[_option(name.removesuffix("s"))] = _pairs(value)
         elif name == "data":
-            found["data"] = str(Path(value).resolve()) if Path(value).expanduser().exists() else value
+            found["data"] = str(Path(value).resolve()) if Path(value).exists() else value
         else:
             found[_option(name)] = str(value.resolve()) if isinstance(value, Path) else value
     return found
@@ -54,11 +54,16 @@ def as_toml(command: str, options: Options) -> str:
     return "\n".join(lines) + "\n"
 
 
-def of_report(content: Mapping[str, Any]) -> tuple[str, Options]:
-    """The command that wrote a JSON report, and the options that ask for what it was asked for.
+def of_report(content: Mapping[str, Any], asking: str, defaults: Mapping[str, Any]) -> Options:
+    """The options that ask for what a JSON report was asked for.
+
+    Args:
+        asking: the command that reads it, which must be the one that wrote it.
+        defaults: the command's options, called as fields, with what each is where it is not given.
 
     Raises:
-        UsageError: if it is no report of evaluate, certify or export.
+        UsageError: if it is no report of evaluate, certify or export; if it was asked for what no option asks for, as
+            Python can.
     """
     command = "certify" if "audit" in content else "export" if "agreements" in content else "evaluate"
     try:
@@ -67,6 +72,8 @@ def of_report(content: Mapping[str, Any]) -> tuple[str, Options]:
         raise UsageError(
             "expected a JSON report of kdcompress evaluate, certify or export, or a TOML file of options"
         ) from error
+    if command != asking:
+        raise UsageError(f"is a report of kdcompress {command}; {asking} reads its own, or a TOML file")
     found = as_options(settings)
     evaluation = settings.evaluation
     found["masking-checks"] = found.pop("masking")
@@ -81,7 +88,37 @@ def of_report(content: Mapping[str, Any]) -> tuple[str, Options]:
         found |= as_options(evaluation)  # the audit's seed and batch size are these
         if evaluation.batch_size is None:
             del found["batch-size"]
-    return command, found
+    lost = [one for one in _lost(settings, defaults) if one.split(" = ")[0] not in _FIXED[command]]
+    if isinstance(settings, CertifySettings):
+        usual = AuditSettings(seed=evaluation.seed)
+        usual = usual.model_copy(update={"batch_size": evaluation.batch_size or usual.batch_size})
+        lost += [] if settings.audit == usual else ["this audit"]
+        lost += [] if settings.clever.seed == evaluation.seed else [f"clever.seed = {settings.clever.seed}"]
+    if lost:
+        raise UsageError(f"no option asks for {', '.join(lost)}, as it was made from Python; run it again from there")
+    return found
+
+
+_MAPPED = {"student", "model", "teacher", "surrogate", "data", "more_eps", "kinds", "keep_dir", "audit"}
+"""Fields that options ask for under other names or in other ways, or that follow from others."""
+
+
+_FIXED = {"evaluate": ("masking",), "certify": ("attack",), "export": ("certify_images",)}
+"""Fields that a command has an option of another name for, or one value only."""
+
+
+def _lost(settings: Settings, defaults: Mapping[str, Any]) -> list[str]:
+    """What was asked for and no option can ask for: another value than a field's own, or nothing where one assumes."""
+    found = []
+    for name, value in settings:
+        field = type(settings).model_fields[name]
+        if isinstance(value, Settings) and not isinstance(value, ModelFile):
+            found += _lost(value, defaults) if name not in _MAPPED else []
+        elif name in _MAPPED or (name in defaults and (value is not None or defaults[name] is None)):
+            continue
+        elif name in defaults or value != field.get_default(call_default_factory=True, validated_data={}):
+            found.append(f"{name} = {value}")
+    return found
 
 
 _JUDGING: dict[str, type[EvaluateSettings] | type[CertifySettings] | type[ExportSettings]] = {

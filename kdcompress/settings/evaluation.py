@@ -38,7 +38,7 @@ class EvaluationSettings(Settings):
     attack: Annotated[
         str,
         Field(
-            pattern=r"^(autoattack(-plus|-rand)?|apgd|square|screen|pgd-[1-9]\d*|none)$",
+            pattern=r"^(autoattack(-plus|-rand)?|apgd|square|screen|pgd-[1-9]\d{0,4}|none)$",
             description="autoattack, autoattack-plus, autoattack-rand, apgd, square, screen, pgd-N or none",
         ),
     ] = "autoattack"

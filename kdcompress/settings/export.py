@@ -44,10 +44,8 @@ class ExportSettings(Settings):
             raise UsageError(
                 "--int8 asks what rounding does to the robustness: name --eps, such as 8/255, or say --attack none"
             )
-        if not self.int8:
-            for option, given in (("--eps", self.threat), ("--max-robust-drop", self.max_robust_drop)):
-                if given is not None:
-                    raise UsageError(f"{option} is for --int8: without it the file is the network itself")
+        if not self.int8 and self.max_robust_drop is not None:
+            raise UsageError("--max-robust-drop is for --int8: without it the file is the network itself")
         if self.max_robust_drop is not None and self.evaluation.attack == "none":
             raise UsageError("--max-robust-drop needs an attack, got --attack none")
         return self

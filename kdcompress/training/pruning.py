@@ -48,10 +48,15 @@ def pruned_student(settings: PruneSettings, data: Data) -> tuple[NormalisedModel
         UsageError: if torch-pruning is missing, or cannot take channels from this architecture.
         CheckpointError: if kdcompress did not write the file, or it does not fit the data.
     """
+    with torch.random.fork_rng(devices=[]):  # fresh networks draw weights, which are not kept
+        return _pruned(settings, data)
+
+
+def _pruned(settings: PruneSettings, data: Data) -> tuple[NormalisedModel, ModelRecord, PrunedRecord]:
     whole = _loaded(settings.student, data)
     size = whole.record.input_size
     before = macs(whole.model, size)
-    channels, network = _as_asked(whole, (1 - settings.ratio) * before)
+    network = _as_asked(whole, (1 - settings.ratio) * before)
     if parameter_count(network) * SHRUNK < parameter_count(whole.model):
         raise UsageError(f"--ratio {settings.ratio:g} leaves less than a {SHRUNK}th of the weights; take less")
     record = whole.record.model_copy(update={"shrunk": shrunk_from(build_student(whole.record), network.network)})
@@ -60,7 +65,7 @@ def pruned_student(settings: PruneSettings, data: Data) -> tuple[NormalisedModel
     taken = PrunedRecord(
         path=str(settings.student),
         sha256=whole.sha256,
-        channels=channels,
+        channels=1 - _channels(network) / _channels(whole.model),
         params_before=parameter_count(whole.model),
         macs_before=before,
     )
@@ -74,23 +79,35 @@ def _loaded(path: Path, data: Data) -> LoadedModel:
     return load_model(path, classes=data.classes, input_size=data.input_size, option="", checkpoint=checkpoint)
 
 
-def _as_asked(whole: LoadedModel, target: float) -> tuple[float, NormalisedModel]:
-    """The least share of channels, and the network without them, whose multiply-accumulates are at most `target`."""
+def _channels(network: nn.Module) -> int:
+    """Of all convolutions and linear layers together."""
+    return sum(len(layer.weight) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+
+
+def _as_asked(whole: LoadedModel, target: float) -> NormalisedModel:
+    """The network without the least share of channels that leaves at most `target` multiply-accumulates."""
     size = whole.record.input_size
     low, high = 0.0, 1.0
     least = macs(whole.model, size)
-    best: tuple[float, NormalisedModel] | None = None
+    best: NormalisedModel | None = None
+    refused: UsageError | None = None
     for _ in range(TRIES):
         share = (low + high) / 2
-        network = without_channels(whole, share)
+        try:
+            network = without_channels(whole, share)
+        except UsageError as error:  # some networks lose a few channels and cannot lose more
+            high, refused = share, error
+            continue
         left = macs(network, size)
         least = min(least, left)
         if left > target:
             low = share
             continue
-        high, best = share, (share, network)
+        high, best = share, network
         if left > (1 - NEAR) * target:
             break
+    if best is None and refused is not None:
+        raise refused
     if best is None:
         most = 1 - least / macs(whole.model, size)
         raise UsageError(

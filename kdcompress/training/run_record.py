@@ -23,7 +23,7 @@ class PrunedRecord(Result):
     """The student that channels were taken from.
 
     Attributes:
-        channels: the share that every layer lost.
+        channels: the share that is gone of all layers' together.
     """
 
     path: str

@@ -239,7 +239,7 @@ def _student(
     if isinstance(settings, PruneSettings):
         student, record, pruned = pruned_student(settings, data)
         listener.note(
-            f"pruned: {pruned.channels:.0%} of every layer's channels, "
+            f"pruned: {pruned.channels:.0%} of the channels, "
             f"{1 - macs(student, record.input_size) / pruned.macs_before:.0%} of the multiply-accumulates, "
             f"{1 - parameter_count(student) / pruned.params_before:.0%} of the parameters"
         )

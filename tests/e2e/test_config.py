@@ -339,12 +339,74 @@ def test_a_report_is_a_file_of_the_options_that_it_was_made_with(
     report = {marks[command]: {}, "settings": settings.model_dump(mode="json")}
     file = written(tmp_path / "report.json", json.dumps(report))
     out = ("--out", tmp_path / "x.onnx") if command == "export" else ()
-    ran = run(command, "--config", file, *out)
+    roles = {"student": "--arch", "model": "--arch", "teacher": "--teacher-arch", "surrogate": "--surrogate-arch"}
+    typed: dict[str, str] = {
+        option: named.arch for role, option in roles.items() if (named := getattr(settings, role, None)) is not None
+    }
+    for option, arch in typed.items():  # whoever wrote the report could have named any function
+        others = [word for pair in typed.items() if pair[0] != option for word in pair]
+        ran = run(command, "--config", file, *out, *others)
+        assert ran.code == 2 and f"type {option} {arch} where you trust it" in ran.stderr and not heard
+    ran = run(command, "--config", file, *out, *(word for pair in typed.items() for word in pair))
     assert "enough" in ran.stderr, ran.stderr
     assert heard[0].model_dump(mode="json") == settings.model_dump(mode="json")
     other = {"evaluate": "certify", "certify": "export", "export": "evaluate"}[command]
     ran = run(other, "--config", file)
     assert ran.code == 2 and f"is a report of kdcompress {command}; {other} reads its own" in ran.stderr
+
+
+PLAIN = ModelFile(path=Path("/s/net.pt"), mean="none")
+NOTHING = EvaluationSettings(attack="none", images=4)
+
+
+def certifying_with(**changes: Any) -> CertifySettings:
+    given = {"student": PLAIN, "teacher": None, "data": PAIR["data"], "threat": PAIR["threat"], "evaluation": NOTHING}
+    return CertifySettings(**given | {"clever": CleverSettings(clever_radius=0.1)} | changes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "lost"),
+    [
+        (certifying_with(), ""),
+        (certifying_with(clever=CleverSettings(clever_radius=0.1, rivals=9)), "rivals = 9"),
+        (certifying_with(clever=CleverSettings(clever_radius=0.1, seed=7)), "clever.seed = 7"),
+        (certifying_with(audit=AuditSettings(steps=99)), "this audit"),
+        (certifying_with(evaluation=EvaluationSettings(attack="none")), "images = None"),
+        (certifying_with(evaluation=NOTHING.model_copy(update={"chunk": 30})), "chunk = 30"),
+        (
+            ExportSettings(model=PLAIN, data=PAIR["data"], evaluation=EvaluationSettings(images=3, masking=False)),
+            "masking = False",
+        ),
+        (
+            ExportSettings(model=PLAIN, data=PAIR["data"], evaluation=EvaluationSettings(images=3, batch_size=2)),
+            "batch_size = 2",
+        ),
+    ],
+)
+def test_a_report_that_no_options_ask_for_is_refused_by_what_would_be_lost(
+    run: Any, tmp_path: Path, settings: Any, lost: str
+) -> None:
+    command = "certify" if isinstance(settings, CertifySettings) else "export"
+    mark = "audit" if command == "certify" else "agreements"
+    report = json.dumps({mark: {}, "settings": settings.model_dump(mode="json")})
+    file = written(tmp_path / "report.json", report)
+    ran = run(command, "--config", file, *(("--out", tmp_path / "x.onnx") if command == "export" else ()))
+    assert ran.code == 2
+    assert (f"no option asks for {lost}" in ran.stderr) if lost else ("/s/net.pt" in ran.stderr), ran.stderr
+
+
+def test_an_option_that_takes_a_value_takes_no_true(asked: Any, tmp_path: Path) -> None:
+    line = asked("distill", "--config", written(tmp_path / "run.toml", "epochs = true"))
+    assert "epochs takes a value, got true" in line
+
+
+def test_a_home_that_nobody_has_is_no_bug(run: Any, tmp_path: Path) -> None:
+    settings = EvaluateSettings(
+        student=PLAIN, teacher=None, data=DataSettings(data="~nosuchuser/x"), threat=PAIR["threat"]
+    )
+    report = json.dumps({"models": {}, "settings": settings.model_dump(mode="json")})
+    ran = run("evaluate", "--config", written(tmp_path / "report.json", report))
+    assert (ran.code, ran.stderr.count("\n")) == (2, 1)
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", '{"models": {}, "settings": {"student": 3}}', "{", "\x00"])

@@ -37,10 +37,11 @@ def test_bytes_are_divided_by_255() -> None:
         (X.numpy(), Y.numpy()),
         (X.numpy().astype(np.float64), Y.tolist()),
         [(X[:2], Y[:2]), (X[2:], Y[2:])],
+        ((X[:2], Y[:2]), (X[2:], Y[2:])),
         DataLoader(TensorDataset(X, Y), batch_size=2),
         (batch for batch in DataLoader(TensorDataset(X, Y), batch_size=3)),
     ],
-    ids=["numpy", "float64 and a list", "batches", "a loader", "a generator"],
+    ids=["numpy", "float64 and a list", "batches", "a tuple of two", "a loader", "a generator"],
 )
 def test_arrays_batches_and_loaders_give_the_same_split(data: Any) -> None:
     inputs, labels = everything(split_from_arrays(data))
@@ -68,6 +69,9 @@ def test_a_subset_and_a_seeded_shuffle_go_by_the_names() -> None:
         ([(X, Y), (X[:, :1], Y)], "agree in size"),
         ([(X, Y), (torch.zeros(1, 3, 2, 2, dtype=torch.uint8), [0])], "agree in size and type"),
         ([X, X], "pairs of inputs and labels, got Tensor"),
+        (None, r"data must be \(inputs, labels\), or batches of such pairs, got NoneType"),
+        ("images", "got str"),
+        ((["a"], ["b"]), "inputs must be a tensor, an array or numbers, got list"),
         ([], "no batch"),
     ],
 )

@@ -29,6 +29,51 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> tuple[Export, Path]:
     return export_model(settings(int8=True, threat=ThreatSettings(eps=0.2), max_robust_drop=0.5), out), out
 
 
+def test_what_is_not_kept_where_int8_cannot_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is at its place when all that was asked for is known of it."""
+    (tmp_path / "net.onnx").write_bytes(b"before")
+    asked = settings(int8=True, threat=ThreatSettings(eps=0.2))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporting, "_beside_float", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_model(asked, tmp_path / "net.onnx")
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"before"]
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_rounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "quantised", lambda *_: pytest.fail("rounded"))
+    away = FEW.model_copy(update={"device": "cuda:99"})
+    with pytest.raises(UsageError, match="--device"):
+        export_model(settings(int8=True, threat=ThreatSettings(eps=0.2), evaluation=away), tmp_path / "net.onnx")
+
+
+def test_what_was_not_measured_is_noted(tmp_path: Path) -> None:
+    found = export_model(settings(threat=ThreatSettings(eps=0.2)), tmp_path / "net.onnx")
+    assert any(note.startswith("--eps is for --int8: nothing was attacked") for note in found.notes)
+    quiet = settings(int8=True, calibration_images=20, evaluation=FEW.model_copy(update={"attack": "none"}))
+    found = export_model(quiet, tmp_path / "net.onnx")
+    assert any("was not measured" in note for note in found.notes)
+
+
+def test_how_much_is_rounded_and_how_large_both_files_are(int8: tuple[Export, Path]) -> None:
+    found = int8[0].int8
+    assert found is not None
+    assert found.rounded == (15, 15)  # three convolutions of the stem, two a block, three shortcuts, and the classifier
+    assert found.int8.file_bytes == int8[1].stat().st_size < found.float.file_bytes
+
+
+def test_a_copy_that_is_another_function_is_no_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "straight_through", lambda rounded: Program(lambda x: rounded(x) + 0.5))
+    with pytest.raises(ExportError, match=r"straight-through copy differs from the rounded network by up to 0\.5"):
+        export_model(settings(int8=True, threat=ThreatSettings(eps=0.2)), tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("form", ["onnx", "torch-export"])
 def test_a_file_is_written_and_said_to_answer_as_the_network(form: str, tmp_path: Path) -> None:
     found = export_model(settings(format=form), tmp_path / "net")
@@ -112,7 +157,6 @@ def test_ranges_are_read_from_training_images(monkeypatch: pytest.MonkeyPatch, t
     ("changes", "said"),
     [
         ({"int8": True}, "name --eps"),
-        ({"threat": ThreatSettings(eps=0.1)}, "--eps is for --int8"),
         ({"max_robust_drop": 0.1}, "--max-robust-drop is for --int8"),
         (
             {"int8": True, "max_robust_drop": 0.1, "evaluation": EvaluationSettings(attack="none")},

@@ -16,7 +16,7 @@ def network() -> nn.Module:
 
 def test_a_copy_is_judged_and_the_network_stays_as_it_is() -> None:
     mine = network().train()
-    loaded = loaded_from(mine, None, SIZE)
+    loaded = loaded_from(mine, 2, SIZE)
     assert mine.training and all(weight.requires_grad for weight in mine.parameters())
     assert not any(module.training for module in loaded.model.modules())
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
@@ -27,6 +27,19 @@ def test_what_a_report_says_of_it() -> None:
     loaded = loaded_from(network(), ["a", "b", "c", "d"], SIZE)
     assert (loaded.record.arch, loaded.record.classes, loaded.record.input_size) == ("Sequential", tuple("abcd"), SIZE)
     assert loaded.file_bytes == sum(tensor.nbytes for tensor in network().state_dict().values())
+
+
+class Shifted(nn.Module):
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.register_buffer("by", torch.tensor(by), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) + self.by
+
+
+def test_the_hash_sees_buffers_that_no_file_has() -> None:
+    assert loaded_from(Shifted(0.0), 2, SIZE).sha256 != loaded_from(Shifted(1.0), 2, SIZE).sha256
 
 
 def test_the_hash_goes_by_weights_and_structure() -> None:
@@ -58,11 +71,11 @@ class NoCopy(nn.Module):
     [
         (network(), 5, "4 logits, and the data 5 classes"),
         (network(), ["a", "b", "c"], "4 logits, and the data 3 classes"),
-        (nn.Linear(9, 4), None, "does not take images of 1x3x3"),
-        (Answers(torch.zeros(2, 3, 3)), None, r"got \(2, 3, 3\)"),
-        (Answers(torch.full((2, 3), torch.nan)), None, "finite"),
-        (Answers((1, 2)), None, "got tuple"),
-        (NoCopy(), None, "cannot be copied"),
+        (nn.Linear(9, 4), 2, "does not take images of 1x3x3"),
+        (Answers(torch.zeros(2, 3, 3)), 2, r"got \(2, 3, 3\)"),
+        (Answers(torch.full((2, 3), torch.nan)), 2, "finite"),
+        (Answers((1, 2)), 2, "got tuple"),
+        (NoCopy(), 2, "cannot be copied"),
     ],
 )
 def test_what_is_no_classifier_of_such_images_is_refused(module: nn.Module, classes: object, said: str) -> None:

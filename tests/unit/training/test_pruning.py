@@ -22,6 +22,7 @@ FAMILIES = {
     "resnet18": {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)},
     "mobilenetv3_small_050": {},
     "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 16, 32)},
+    "regnetx_002": {},
     "vit_tiny_patch16_224": {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3},
 }
 STATISTICS = {"mean": (0.3, 0.3, 0.3), "std": (0.2, 0.2, 0.2)}
