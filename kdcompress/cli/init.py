@@ -11,6 +11,7 @@ from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import OUTPUT, Format
 from kdcompress.cli.output import emit, watched
+from kdcompress.cli.places import refuse_places
 from kdcompress.errors import UsageError
 from kdcompress.files import write_whole
 
@@ -32,6 +33,7 @@ def init(
         kdcompress init --teacher robust.pt --data cifar10/
     """
     with boundary():
+        refuse_places({"--out": out}, {"--teacher": teacher})
         if out.exists() and not overwrite:
             raise UsageError(f"--out {out} is there already; name another file, or add --overwrite")
         from kdcompress.starting import starting_options

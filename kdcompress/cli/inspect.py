@@ -9,6 +9,7 @@ from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import Format
 from kdcompress.cli.output import deliver
+from kdcompress.cli.places import refuse_places
 
 
 def inspect(
@@ -25,6 +26,7 @@ def inspect(
         kdcompress inspect robust.pt
     """
     with boundary():
+        refuse_places({"--report": report}, {"FILE": file})
         from kdcompress.models.inspection import inspect as looked_at
         from kdcompress.render.inspection import inspected
 

@@ -8,6 +8,7 @@ from kdcompress.cli import loss_options, options
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.options import DATA, MEASURES, TEACHER, Format, default
 from kdcompress.cli.output import deliver, speaks, watched
+from kdcompress.cli.places import refuse_places
 from kdcompress.errors import UsageError
 from kdcompress.settings import LossSettings, PlanSettings, RunSettings
 
@@ -91,6 +92,7 @@ def plan(
             tflops=tflops,
             link=link,
         )
+        refuse_places({"--report": report}, {})
         from kdcompress.plan import plan as made
         from kdcompress.render.plan import planned
 

@@ -148,3 +148,28 @@ def test_a_flag_shows_no_value_to_give(run: Any) -> None:
     shown = run("distill", "--help").stdout
     line = next(line for line in shown.splitlines() if "--resume" in line)
     assert not re.search(r"<\w+>", line), line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("inspect", "MODEL", "--report", "MODEL"), "--report MODEL would take the place of FILE"),
+        (("init", "--teacher", "MODEL", "--data", "digits", "--overwrite", "--out", "MODEL"), "of --teacher"),
+        (
+            ("plan", "--teacher-arch", "resnet18", "--student", "resnet18", "--report", "FOLDER"),
+            "got the folder FOLDER",
+        ),
+    ],
+)
+def test_small_commands_write_over_nothing_that_they_read(
+    run: Any, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes((ROOT / "kdcompress" / "assets" / "digits_teacher.safetensors").read_bytes())
+    before = model.read_bytes()
+    places = {"MODEL": str(model), "FOLDER": str(tmp_path)}
+    ran = run(*(places.get(word, word) for word in words))
+    for word, place in places.items():
+        said = said.replace(word, place)
+    assert ran.code == 2 and said in ran.stderr, ran.stderr
+    assert model.read_bytes() == before and list(tmp_path.iterdir()) == [model]
