@@ -5,6 +5,7 @@
 A file may serve several commands: what stands above its tables is for every command that has such an option.
 """
 
+import gc
 import inspect
 import json
 import os
@@ -31,6 +32,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     def with_more(
         context: typer.Context, config: Path | None, quiet: bool, verbose: bool, **options: Any
     ) -> None:  # `config` has been read before the others were looked at
+        gc.enable()  # see kdcompress.__main__
         tokens = QUIET.set(quiet), VERBOSE.set(verbose)
         try:
             with boundary():
