@@ -10,36 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kdcompress.errors import KdcompressError, UsageError, did_you_mean
 from kdcompress.progress import Beginning, Epoch, Listener
+from kdcompress.tracking.tracker import Figures, Tracker
 
 PLACES = {"tensorboard": "FOLDER", "wandb": "PROJECT", "mlflow": "EXPERIMENT"}
 """Trackers, and what may be said of where each writes."""
 PROJECT = "kdcompress"
 """And experiment, where none is named."""
-
-Figures = dict[str, float]
-
-
-class Tracker(Protocol):
-    """Takes the figures of one run, from its beginning on. What it raises ends it, and not the run.
-
-    Attributes:
-        where: the figures can be found, for the user.
-    """
-
-    where: str
-
-    def epoch(self, step: int, figures: Figures) -> None:
-        """Those of an epoch that ended after so many steps; to be seen at once."""
-
-    def ended(self, step: int, figures: Figures) -> None:
-        """Those of the finished run."""
-
-    def closed(self, finished: bool) -> None:
-        """Nothing more comes; the run may go on later where it is not finished."""
 
 
 def asked_for(texts: Iterable[str]) -> dict[str, str | None]:

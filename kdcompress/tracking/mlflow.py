@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from kdcompress.progress import Beginning
-from kdcompress.tracking import Figures
+from kdcompress.tracking.tracker import Figures
 
 TAG = "kdcompress.run"
 """Holds the run's id, by which it is found when it goes on."""

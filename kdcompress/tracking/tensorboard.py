@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kdcompress.errors import UsageError
 from kdcompress.progress import Beginning
-from kdcompress.tracking import Figures
+from kdcompress.tracking.tracker import Figures
 
 
 class TensorBoard:

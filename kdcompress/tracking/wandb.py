@@ -7,7 +7,7 @@ import wandb
 
 from kdcompress.errors import UsageError
 from kdcompress.progress import Beginning
-from kdcompress.tracking import Figures
+from kdcompress.tracking.tracker import Figures
 
 PATIENCE = 300.0
 """Seconds that the end of a run waits for a service that has gone; what it misses can be sent by `wandb sync`."""
