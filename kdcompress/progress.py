@@ -103,7 +103,7 @@ class AttackProgress:
     seconds_left: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Listener:
     """Callbacks; each does nothing unless given.
 
@@ -126,3 +126,7 @@ class Listener:
     step: Callable[[Step], None] = lambda step: None
     epoch: Callable[[Epoch], None] = lambda epoch: None
     ended: Callable[[Mapping[str, Any]], None] = lambda record: None
+
+    def __repr__(self) -> str:
+        """Short, since it stands in the signatures that `help` shows."""
+        return "Listener()"

@@ -62,6 +62,11 @@ class Plan:
     stages: tuple[Stage, ...]
     draws: int = 1
 
+    @property
+    def title(self) -> str:
+        """The name without what it consists of."""
+        return re.split(r"[:(]", self.name)[0].strip()
+
 
 def plan_of(attack: str, *, classes: int, norm: Norm) -> Plan:
     """The plan of an `--attack` as typed: autoattack(-plus, -rand), apgd, square, screen or pgd-N."""
@@ -90,13 +95,15 @@ def without_gradients(plan: Plan, surrogates: Sequence[str]) -> Plan:
     """
     black = tuple(stage for stage in plan.stages if not stage.white_box) or (_square(),)
     if not surrogates:
-        return Plan(f"no gradients, not {plan.name}: {_names(black)}", black, plan.draws)
+        return Plan(f"no gradients, so in place of {plan.title}: {_names(black)}", black, plan.draws)
     transferred: tuple[Stage, ...] = ()
     for number in range(len(surrogates)):
         called = _called(number, surrogates)
         white = [replace(stage, name=f"{stage.name} on {called}") for stage in plan.stages if stage.white_box]
         transferred += tuple(replace(stage, on=number) for stage in (*white, _transfer(called)))
-    name = f"no gradients, not {plan.name}: {_names(transferred)} ({_told(surrogates)}), then {_names(black)}"
+    name = (
+        f"no gradients, so in place of {plan.title}: {_names(transferred)} ({_told(surrogates)}), then {_names(black)}"
+    )
     return Plan(name, transferred + black, plan.draws)
 
 

@@ -113,11 +113,16 @@ class Commands(TyperGroup):
 def _line(error: Any) -> str:
     from pydantic import ValidationError
 
+    from kdcompress.cli.configured import FROM
     from kdcompress.settings import in_words
 
     said = " ".join(error.format_message().split()).rstrip(".")
     if isinstance(error.__cause__, ValidationError):
         said = f"{error.param.opts[0]}: {in_words(error.__cause__.errors()[0])}"
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is not None and parameter is not None:
+        whence = context.meta.get(FROM, {}).get(parameter.name)
+        said += f" (from {whence})" if whence else ""
     said += " See" if said.endswith("?") else "; see"
-    command = error.ctx.command_path if getattr(error, "ctx", None) else "kdcompress"
+    command = context.command_path if context else "kdcompress"
     return f"error: {said[0].lower()}{said[1:]} '{command} --help'"

@@ -33,12 +33,12 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
         context: typer.Context, config: Path | None, quiet: bool, verbose: bool, **options: Any
     ) -> None:  # `config` has been read before the others were looked at
         gc.enable()  # see kdcompress.__main__
+        with boundary():
+            if quiet and verbose:
+                raise UsageError("--quiet and --verbose ask for opposite things; leave one of them out")
+            _refuse_code(context)
         tokens = QUIET.set(quiet), VERBOSE.set(verbose)
         try:
-            with boundary():
-                if quiet and verbose:
-                    raise UsageError("--quiet and --verbose ask for opposite things; leave one of them out")
-                _refuse_code(context)
             if verbose:
                 typer.echo("\n".join(_origins(context)), err=True)
             command(**options)
@@ -83,6 +83,8 @@ def _origins(context: typer.Context) -> Iterator[str]:
     for parameter in context.command.params:
         name = str(parameter.name)
         source = getattr(context.get_parameter_source(name), "name", None)
+        if name in ("config", "verbose"):
+            continue
         if (whence := "typed" if source == "COMMANDLINE" else elsewhere.get(name)) is not None:
             value = context.params.get(name)
             shown = " ".join(map(str, value)) if isinstance(value, list) else value

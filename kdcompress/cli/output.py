@@ -69,7 +69,8 @@ def emit(json: str, table: RenderableType, form: Format) -> None:
         print(json)
     else:
         show(Console(), table)
-    sys.stdout.flush()  # a reader who left is heard of here, not when Python has gone
+    if sys.stdout is not None:  # it is where a shell closed it
+        sys.stdout.flush()  # a reader who left is heard of here, not when Python has gone
 
 
 def add_to_job_summary(markdown: str) -> None:

@@ -133,6 +133,8 @@ def _first_bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise CheckpointError(f"{path}: expected a model file, found a folder; name the file inside it")
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise CheckpointError(f"{path}: expected a model file, found a pipe or device; name a file on the disk")
         with path.open("rb") as stream:
             head = stream.read(512)
     except FileNotFoundError:

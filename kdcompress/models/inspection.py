@@ -44,6 +44,7 @@ class Inspection(Result):
         mean, std: the stored normalisation; `normalised` is False where the file does not say.
         arch, arch_args: what it is, where it was recognised; `others` fit its weights as well.
         assumed: what the weights do not tell, and was taken to be as usual.
+        pruned: whether channels were taken from it.
         missing: what has to be said beside the file.
         command: a command line that uses it, with what is missing in capitals.
     """
@@ -69,6 +70,7 @@ class Inspection(Result):
     arch_args: dict[str, Any]
     others: tuple[str, ...]
     assumed: str | None
+    pruned: bool
     missing: tuple[str, ...]
     command: str
 
@@ -111,6 +113,7 @@ def inspect(path: Path) -> Inspection:
         arch_args=args,
         others=others,
         assumed=assumed,
+        pruned=record is not None and record.shrunk is not None,
         missing=missing,
         command=_command(path, arch, found, missing),
     )

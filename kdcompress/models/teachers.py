@@ -71,7 +71,7 @@ class LoadedModel:
 
 
 def load_model(
-    path: Path,
+    path: Path | str,
     *,
     arch: str | None = None,
     args: Mapping[str, Any] | None = None,
@@ -111,6 +111,7 @@ def load_model(
         UsageError: if an option makes no sense or is needed.
     """
     flags = Flags(option)
+    path = Path(path)
     checkpoint = checkpoint or read_checkpoint(path)
     if checkpoint.record is not None:
         record, network = _from_record(checkpoint, checkpoint.record, arch, args, flags)

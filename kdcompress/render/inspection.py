@@ -39,6 +39,8 @@ def _lines(found: Inspection) -> list[tuple[str, str]]:
         ("normalisation", norm),
         ("sha256", found.sha256),
     ]
+    if found.pruned:
+        lines.append(("note", "channels were taken from it by kdcompress prune: it is smaller than its architecture"))
     if found.averaged:
         lines.append(("note", "these are averaged weights; others beside them are left out"))
     if found.input_size is not None:

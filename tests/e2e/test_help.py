@@ -173,3 +173,18 @@ def test_small_commands_write_over_nothing_that_they_read(
         said = said.replace(word, place)
     assert ran.code == 2 and said in ran.stderr, ran.stderr
     assert model.read_bytes() == before and list(tmp_path.iterdir()) == [model]
+
+
+def test_a_mistake_in_the_options_themselves_has_no_traceback(run: Any) -> None:
+    assert "Traceback" not in run("demo", "--quiet", "--verbose").stderr
+
+
+def test_a_value_that_was_not_typed_is_refused_with_where_it_stands(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.toml").write_text('epochs = "many"\n')
+    words = ("distill", "--teacher", "t", "--student", "s", "--data", "d", "--eps", "0.1", "--out", "o")
+    ran = run(*words, "--config", tmp_path / "run.toml")
+    assert ran.code == 2 and f"got many (from {tmp_path / 'run.toml'})" in ran.stderr
+    monkeypatch.setenv("KDCOMPRESS_EPOCHS", "few")
+    assert "got few (from KDCOMPRESS_EPOCHS in the environment)" in run(*words).stderr

@@ -50,13 +50,13 @@ def test_without_gradients_white_box_stages_go_to_the_surrogate_and_square_to_th
     found = without_gradients(plan, ["its parent"])
     assert [stage.on for stage in found.stages] == [0] * (len(found.stages) - 1) + [None]
     assert stages(found)[-2:] == ["pgd-100 on surrogate", "square"]
-    assert found.name.startswith(f"no gradients, not {plan.name}: ")
+    assert found.name.startswith(f"no gradients, so in place of {plan.title}: ")
     assert "its parent" in found.name
 
 
 def test_without_gradients_or_a_surrogate_square_is_left() -> None:
     found = without_gradients(plan_of("autoattack", classes=10, norm="Linf"), [])
-    assert (stages(found), found.name) == (["square"], "no gradients, not AutoAttack standard: square")
+    assert (stages(found), found.name) == (["square"], "no gradients, so in place of AutoAttack standard: square")
 
 
 def test_a_surrogate_for_a_network_with_gradients_adds_to_the_attack() -> None:

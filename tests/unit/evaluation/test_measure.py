@@ -167,7 +167,7 @@ def test_a_network_without_gradients_is_attacked_through_a_straight_through_copy
     assert found.robust_accuracy is not None and honest.robust_accuracy is not None
     assert found.robust_accuracy.value <= honest.robust_accuracy.value
     assert found.robust_accuracy.surrogate == "a straight-through copy"
-    assert found.robust_accuracy.attack.startswith("no gradients, not PGD-5")
+    assert found.robust_accuracy.attack.startswith("no gradients, so in place of PGD-5")
     assert any("straight-through" in note for note in told)
 
 

@@ -1,16 +1,21 @@
 """What a model file is said to be, whatever wraps it, and what has to be said beside it."""
 
+import os
 import shlex
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 
 from kdcompress.errors import CheckpointError
+from kdcompress.models.checkpoints import save_model
 from kdcompress.models.inspection import inspect
 from kdcompress.models.layouts import LAYOUTS, UNREADABLE, build_layout
+from kdcompress.models.students import create_student
+from kdcompress.training.pruning import pruned_student
 
 
 def saved(path: Path, content: object) -> Path:
@@ -61,3 +66,25 @@ def test_what_is_no_model_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "page.pt").write_text("<!doctype html>")
     with pytest.raises(CheckpointError, match="probably a failed download"):
         inspect(tmp_path / "page.pt")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(CheckpointError, match="found a pipe or device"):
+        inspect(tmp_path / "pipe.pt")
+
+
+def test_a_pruned_network_is_said_to_be_one(tmp_path: Path) -> None:
+    whole, record = create_student(
+        "resnet18", {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)}, classes="ab", input_size=(3, 8, 8), **HALF
+    )
+    save_model(tmp_path / "whole.safetensors", whole, record)
+    assert not inspect(tmp_path / "whole.safetensors").pruned
+    settings = SimpleNamespace(student=tmp_path / "whole.safetensors", ratio=0.5)
+    data = SimpleNamespace(classes=("a", "b"), input_size=(3, 8, 8))
+    left, smaller, _ = pruned_student(settings, data)  # type: ignore[arg-type]
+    save_model(tmp_path / "left.safetensors", left, smaller)
+    assert inspect(tmp_path / "left.safetensors").pruned
+
+
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}

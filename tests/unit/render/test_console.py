@@ -194,7 +194,10 @@ def test_masking_is_one_quiet_line_where_all_is_well_and_a_loud_one_where_it_is_
 @pytest.mark.parametrize(
     ("attack", "said"),
     [
-        ("no gradients, not PGD-5: square", "has no gradients of its own; white-box attacks were made on its parent"),
+        (
+            "no gradients, so in place of PGD-5: square",
+            "has no gradients of its own; white-box attacks were made on its parent",
+        ),
         (
             "PGD-5, then pgd-100 on surrogate",
             "attacked by its own gradients; what breaks its parent was tried on it too",
