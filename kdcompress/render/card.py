@@ -4,6 +4,7 @@ Every name is written as JSON, which YAML reads as text: a class called `yes` or
 """
 
 import json
+from pathlib import PurePath
 from typing import Any
 
 from kdcompress.render.markdown import escaped, markdown
@@ -27,9 +28,9 @@ def model_card(report: Report) -> str:
 def _metadata(report: Report, model: ModelReport) -> str:
     """YAML: what hubs search and show."""
     lines = [
-        "library_name: timm",
+        "library_name: kdcompress",  # whose file it is; the network inside is timm's
         "pipeline_tag: image-classification",
-        "tags: [image-classification, adversarial-robustness, knowledge-distillation, kdcompress]",
+        "tags: [image-classification, adversarial-robustness, knowledge-distillation, timm]",
         "model-index:",
         f"- name: {_text(model.arch)}",
         "  results:",
@@ -67,11 +68,17 @@ from pathlib import Path
 
 from kdcompress import load_model
 
-model = load_model(Path("student.safetensors")).model  # inputs in [0,1], (B, C, H, W) -> logits (B, K)
+model = load_model(Path({_text(_file(report))})).model  # inputs in [0,1], (B, C, H, W) -> logits (B, K)
 ```
 
 ## What was measured
 """
+
+
+def _file(report: Report) -> str:
+    """The name of the file that was judged, without the folders of the machine where it was."""
+    settings = report.settings.get("student") or report.settings.get("teacher") or {}
+    return PurePath(settings.get("path", "student.safetensors")).name
 
 
 def _tail(report: Report, model: ModelReport) -> str:

@@ -21,7 +21,7 @@ def metadata(card: str) -> Any:
 def test_the_metadata_hold_the_reports_figures() -> None:
     made = report()
     found = metadata(model_card(made))
-    assert found["library_name"] == "timm" and "adversarial-robustness" in found["tags"]
+    assert found["library_name"] == "kdcompress" and "adversarial-robustness" in found["tags"]
     (result,) = found["model-index"][0]["results"]
     model = made.models["student"]
     assert result["dataset"]["name"] == made.data.name and model.robust_accuracy is not None
@@ -55,3 +55,8 @@ def test_the_text_has_the_figures_and_their_limits() -> None:
     card = model_card(report())
     assert "upper bound on true robustness" in card and report().models["student"].sha256 in card
     assert "load_model" in card and "No gates were set" not in card
+
+
+def test_the_file_that_was_judged_is_the_one_to_load() -> None:
+    card = model_card(report(settings={"student": {"path": "/home/me/run/last.safetensors"}, "teacher": None}))
+    assert 'load_model(Path("last.safetensors"))' in card and "/home/me" not in card.partition("## What was")[0]
