@@ -331,7 +331,9 @@ def test_only_what_is_named_is_imported(training: list[str]) -> None:
         "print('LOADED', code or 0, sorted(ours | {'mlflow'} & set(sys.modules)), file=sys.stderr)"
     )
     ran = subprocess.run([sys.executable, "-c", watch], capture_output=True, text=True, timeout=120, check=False)
-    assert ran.stderr.splitlines()[-1] == "LOADED 0 ['kdcompress.tracking.tensorboard', 'kdcompress.tracking.tracker']", ran.stderr
+    assert (
+        ran.stderr.splitlines()[-1] == "LOADED 0 ['kdcompress.tracking.tensorboard', 'kdcompress.tracking.tracker']"
+    ), ran.stderr
 
 
 def test_of_several_processes_the_leader_alone_tracks(training: list[str]) -> None:
