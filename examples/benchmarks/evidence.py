@@ -19,11 +19,13 @@ take as many passes. `--held-out-only` prints what the held-out slice says and a
 import argparse
 import json
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from beds import BEDS, ROOT, Bed
 from scipy import stats
 
 from kdcompress import (
@@ -42,87 +44,10 @@ from kdcompress import (
 )
 from kdcompress.evaluation.evaluate import evaluate_with_evidence
 from kdcompress.evidence import Evidence
+from kdcompress.maths.intervals import paired_difference
 from kdcompress.settings import CacheSettings
 from kdcompress.training.recipes.passes import passes, passes_without_teacher
 from kdcompress.training.run_record import RunRecord
-
-ROOT = Path(__file__).parents[2]
-SEEDS = (0, 1, 2)
-
-
-@dataclass(frozen=True)
-class Student:
-    """A timm network; `lr` where the bed's learning rate is not for it."""
-
-    arch: str
-    arguments: dict[str, Any]
-    stride: int | None = None
-    lr: float | None = None
-
-
-@dataclass(frozen=True)
-class Bed:
-    """Where rows can be compared: data, teacher, radius, and epochs that fit the machine, the same for every row."""
-
-    data: str | None
-    teacher: dict[str, Any]
-    eps: str
-    epochs: int
-    images: int
-    students: dict[str, Student]
-    train_images: int | None = None
-    batch_size: int = 128
-    lr: float = 1e-2
-    last_by: str = "pgd-50"
-
-
-SMALL = {
-    "layers": [1, 1, 1, 1],
-    "stem_type": "deep",
-    "stem_width": 8,
-    "act_layer": "silu",
-    "channels": [16, 24, 32, 40],
-}
-CIFAR_STATISTICS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
-VIT = {"depth": 4, "embed_dim": 96, "num_heads": 3}
-
-BEDS = {
-    "digits": Bed(
-        data="digits",
-        teacher={"path": ROOT / "kdcompress" / "assets" / "digits_teacher.safetensors"},
-        eps="0.15",
-        epochs=45,
-        images=200,
-        students={
-            "resnet18": Student("resnet18", SMALL, stride=8),
-            "vit": Student("vit_tiny_patch16_224", VIT, lr=3e-3),
-        },
-        batch_size=64,
-    ),
-    "cifar10-small": Bed(
-        data=None,
-        teacher={"arch": f"{ROOT}/examples/cifar10/resnet4b.py:resnet4b", **CIFAR_STATISTICS},
-        eps="2/255",
-        epochs=8,
-        images=200,
-        students={"resnet18": Student("resnet18", SMALL, stride=32), "mobilenetv2": Student("mobilenetv2_035", {})},
-        train_images=10_000,
-    ),
-    "cifar10": Bed(
-        data=None,
-        teacher={},
-        eps="8/255",
-        epochs=100,
-        images=1000,
-        last_by="autoattack",
-        students={
-            "resnet18": Student("resnet18", {}),
-            "mobilenetv2": Student("mobilenetv2_100", {}),
-            "convnext": Student("convnext_atto", {}),
-        },
-        lr=3e-3,
-    ),
-}
 
 RECIPES: dict[str, dict[str, Any]] = {
     **{name: {"recipe": name} for name in ("kd", "kdiga-noise", "ard", "rslad", "iad", "adaad", "igdm")},
@@ -329,11 +254,42 @@ def over_seeds(values: list[float]) -> str:
     return f"{mean:.3f} +- {half:.3f}"
 
 
+def gained(row: Row, other: Row) -> str:
+    """What the row stands above another by, with Tango's interval where the images of both are known."""
+    best, others = (either.weights["best"] for either in (row, other))
+    difference = f"{best['autoattack'][0] - others['autoattack'][0]:+.3f}"
+    if not all("autoattack stood" in columns for columns in (best, others)):
+        return difference
+    pairs = list(zip(best["autoattack stood"], others["autoattack stood"], strict=True))
+    low, high = paired_difference(pairs.count(("1", "0")), pairs.count(("0", "1")), len(pairs))
+    return f"{difference} [{low:+.3f}, {high:+.3f}]"
+
+
+def cells_of(row_seeds: list[Row], rows: Iterable[Row]) -> list[str]:
+    """A line of the table: one recipe's, over its seeds."""
+    first = row_seeds[0]
+    best, last = ([row.weights[which] for row in row_seeds] for which in ("best", "last"))
+    as_long = {
+        row.seed: row
+        for row in rows
+        if (row.bed, row.student, row.recipe) == (first.bed, first.student, f"at as long as {first.recipe}")
+    }
+    return [
+        *(first.bed, first.student, first.recipe, str(first.epochs), f"{first.passes:.1f}"),
+        f"{min(row.seconds for row in row_seeds):.0f}",
+        over_seeds([row.held_out["best"] for row in row_seeds]),
+        *(over_seeds([columns[key][0] for columns in best]) for key in ("clean", "pgd-50", "autoattack")),
+        over_seeds([columns["pgd-50"][0] for columns in last]),
+        "; ".join("{:+.3f} [{:+.3f}, {:+.3f}]".format(*columns["autoattack drop"]) for columns in best),
+        "; ".join(gained(row, as_long[row.seed]) for row in row_seeds if row.seed in as_long),
+    ]
+
+
 def print_table(options: argparse.Namespace) -> None:
     rows = [Row(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(options.rows.glob("*.json"))]
     heads = (
         *("bed", "student", "recipe", "epochs", "passes", "s", "held-out PGD-10", "clean", "PGD-50", "AutoAttack"),
-        *("last: PGD-50", "AutoAttack below its teacher's, each seed"),
+        *("last: PGD-50", "AutoAttack below its teacher's, each seed", "above adversarial training as long, each seed"),
     )
     print(f"| {' | '.join(heads)} |")
     print("|" + "---|" * len(heads))
@@ -342,18 +298,10 @@ def print_table(options: argparse.Namespace) -> None:
         ran = {row.recipe for row in rows if row.bed == name}
         for student, recipe in product(bed.students, dict.fromkeys((*RECIPES, *WITHOUT_TEACHER, *sorted(ran)))):
             seeds = [row for row in rows if (row.bed, row.student, row.recipe) == (name, student, recipe)]
-            if not seeds:
+            if seeds:
+                print(f"| {' | '.join(cells_of(seeds, rows))} |")
+            else:
                 still_open.append(f"{name} {student} {recipe}")
-                continue
-            best, last = ([row.weights[which] for row in seeds] for which in ("best", "last"))
-            cells = (
-                over_seeds([row.held_out["best"] for row in seeds]),
-                *(over_seeds([columns[key][0] for columns in best]) for key in ("clean", "pgd-50", "autoattack")),
-                over_seeds([columns["pgd-50"][0] for columns in last]),
-                "; ".join("{:+.3f} [{:+.3f}, {:+.3f}]".format(*columns["autoattack drop"]) for columns in best),
-            )
-            spent = f"{seeds[0].epochs} | {seeds[0].passes:.1f} | {min(row.seconds for row in seeds):.0f}"
-            print(f"| {name} | {student} | {recipe} | {spent} | {' | '.join(cells)} |")
     print(f"\nopen: {', '.join(still_open)}")
 
 
