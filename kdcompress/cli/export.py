@@ -2,17 +2,19 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
+from kdcompress.cli.measuring_options import Judged, Kept, of_evaluation, of_images, of_model
 from kdcompress.cli.options import DATA, GATES, MEASURES, OUTPUT, THREAT, default
 from kdcompress.cli.output import deliver, watched
 from kdcompress.cli.places import refuse_places
-from kdcompress.errors import EXIT_GATE_MISSED, UsageError
-from kdcompress.settings import DataSettings, EvaluationSettings, ExportSettings, ThreatSettings
+from kdcompress.cli.signatures import taking
+from kdcompress.errors import EXIT_GATE_MISSED
+from kdcompress.settings import EvaluationSettings, ExportSettings, ThreatSettings
 
 INT8 = "int8"
 
@@ -24,9 +26,9 @@ class FileFormat(StrEnum):
     torch_export = "torch-export"
 
 
+@taking(Judged, Kept)
 def export(
     model: Annotated[Path, typer.Argument(help="The model file: student.safetensors, or any that --arch explains.")],
-    data: options.Data,
     out: Annotated[Path, typer.Option(help="The file to write, such as student.onnx.", rich_help_panel=OUTPUT)],
     format: Annotated[
         FileFormat,
@@ -35,12 +37,6 @@ def export(
     opset: Annotated[
         int, typer.Option(help="ONNX's version of its operations, 18 to 23.", rich_help_panel=OUTPUT)
     ] = default(ExportSettings, "opset"),
-    arch: options.Arch = None,
-    arg: options.Arg = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    data_dir: options.DataDir = None,
-    image_size: options.ImageSize = None,
     images: Annotated[
         int,
         typer.Option(
@@ -74,12 +70,6 @@ def export(
             rich_help_panel=MEASURES,
         ),
     ] = default(EvaluationSettings, "attack"),
-    seed: Annotated[int, typer.Option(help="Seed of the shuffle and the attacks.", rich_help_panel=MEASURES)] = default(
-        EvaluationSettings, "seed"
-    ),
-    device: options.MeasuringDevice = default(EvaluationSettings, "device"),
-    keep_dir: options.KeepDir = None,
-    fresh: options.Fresh = False,
     max_robust_drop: Annotated[
         float | None,
         typer.Option(
@@ -88,11 +78,11 @@ def export(
             rich_help_panel=GATES,
         ),
     ] = None,
-    report: options.Report = None,
     json: Annotated[
         bool,
         typer.Option("--json", help="Print the result as JSON; --format is the file's here.", rich_help_panel=OUTPUT),
     ] = False,
+    **asked: Any,
 ) -> None:
     """Write a network for a runtime, its normalisation inside, and check that the file answers as the network does.
 
@@ -110,26 +100,17 @@ def export(
     """
     with boundary():
         settings = ExportSettings.of(
-            model=options.model_file(model, arch, arg, mean, std, ""),
-            data=DataSettings.of(data=data, data_dir=data_dir, image_size=image_size),
+            model=of_model(model, asked),
+            data=of_images(asked),
             format=format.value,
             opset=opset,
             int8=int8,
             calibration_images=calibration_images,
             threat=None if eps is None else ThreatSettings.of(norm=norm, eps=eps),
-            evaluation=EvaluationSettings.of(
-                images=images,
-                attack=attack,
-                seed=seed,
-                device=device,
-                certify_images=0,
-                keep_dir=None if fresh else keep_dir or options.cache_folder("verdicts"),
-            ),
+            evaluation=of_evaluation({**asked, "images": images, "attack": attack, "certify_images": 0}),
             max_robust_drop=max_robust_drop,
         )
-        if keep_dir is not None and keep_dir.exists() and not keep_dir.is_dir():
-            raise UsageError(f"--keep-dir must be a folder, got the file {keep_dir}")
-        refuse_places({"--out": out, "--report": report}, {"MODEL": settings.model}, settings.data)
+        refuse_places({"--out": out, "--report": asked["report"]}, {"MODEL": settings.model}, settings.data)
         from kdcompress.export.exporting import export_model
         from kdcompress.render.export import described
 
@@ -140,7 +121,7 @@ def export(
             text,
             described(result),
             options.Format.json if json else options.Format.table,
-            {report: f"{text}\n".encode()},
+            {asked["report"]: f"{text}\n".encode()},
         )
         if not result.gates_met:
             raise typer.Exit(EXIT_GATE_MISSED)
