@@ -1,9 +1,7 @@
 """The one place where exceptions become text and exit codes."""
 
 import errno
-import os
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from kdcompress.cli.output import VERBOSE
+from kdcompress.cli.output import VERBOSE, unwritten
 from kdcompress.errors import EXIT_BUG, EXIT_CANNOT_RUN, EXIT_INTERRUPTED, EXIT_SIGNAL, KdcompressError, Stopped
 
 _NO_MEMORY = "can't allocate memory"
@@ -35,9 +33,8 @@ def boundary() -> Iterator[None]:
         _stop(str(stopped) or "terminated; nothing was left half-written", EXIT_SIGNAL + stopped.number)
     except KeyboardInterrupt:
         _stop("interrupted; nothing was left half-written", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our stdout left (`| head`): leave quietly, and keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError as error:
+        unwritten(error)
         raise typer.Exit(EXIT_CANNOT_RUN) from None
     except Exception as error:
         if (known := _known(error)) is not None:

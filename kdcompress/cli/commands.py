@@ -60,7 +60,7 @@ def _command(name: str) -> TyperCommand:
     from kdcompress.cli.configured import configured
 
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command(name)(configured(getattr(import_module(f"kdcompress.cli.{name}"), name)))
+    alone.command(name, cls=_Command)(configured(getattr(import_module(f"kdcompress.cli.{name}"), name)))
     command = cast(TyperCommand, typer.main.get_command(alone))
     for parameter in command.params:
         if getattr(parameter, "is_flag", False):
@@ -70,6 +70,18 @@ def _command(name: str) -> TyperCommand:
         elif parameter.param_type_name == "argument":
             parameter.metavar = str(parameter.name).upper()
     return command
+
+
+class _Command(TyperCommand):
+    """One of them, which takes no empty text: a path of no letters would be the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, typed in zip(["", *args], args, strict=False):
+            option, equals, value = typed.partition("=")
+            if not typed or (typed.startswith("--") and equals and not value):
+                called = option or (before if before.startswith("-") else "an argument")
+                raise UsageError(f"{called} is empty; is a variable of the shell not set?")
+        return super().parse_args(ctx, args)
 
 
 class Commands(TyperGroup):
@@ -106,6 +118,11 @@ class Commands(TyperGroup):
                 typer.echo(error.format_message(), nl=False)
             else:
                 typer.echo(_line(error), err=True)
+            code = EXIT_CANNOT_RUN
+        except OSError as error:  # of a help or of the versions, which no command prints
+            from kdcompress.cli.output import unwritten
+
+            unwritten(error)
             code = EXIT_CANNOT_RUN
         sys.exit(code)
 

@@ -232,6 +232,8 @@ def _known(asked: Mapping[str, Any], own: Mapping[str, str], allowed: Iterable[s
         if plain not in allowed:
             near = did_you_mean(name, [one.replace("_", "-") for one in allowed])
             raise UsageError(f"{complaint} {name}{near}")
+        if value == "":
+            raise UsageError(f"{complaint.partition(':')[0]}: {name} is empty; leave it out where it is not meant")
         if isinstance(value, dict):
             raise UsageError(f"{complaint} {name} with a table of values; write key=value texts in a list")
         if plain in own:

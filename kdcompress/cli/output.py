@@ -73,6 +73,13 @@ def emit(json: str, table: RenderableType, form: Format) -> None:
         sys.stdout.flush()  # a reader who left is heard of here, not when Python has gone
 
 
+def unwritten(error: OSError) -> None:
+    """Say that stdout cannot be written, and keep Python from saying it again at exit; quietly where the reader left."""
+    if not isinstance(error, BrokenPipeError):  # `| head`
+        print(f"error: stdout cannot be written ({error.strerror or error})", file=sys.stderr)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def add_to_job_summary(markdown: str) -> None:
     """Append to the page that GitHub shows of a job, where there is one; a summary lost costs the job nothing."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):

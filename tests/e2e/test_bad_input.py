@@ -454,3 +454,35 @@ def test_a_report_of_such_a_name_is_compared(tmp_path: Path) -> None:
 def test_a_refusal_can_name_them(run: Any, words: list[str]) -> None:
     ran = run(*words, *(QUICK if words[0] == "evaluate" else ()))
     one_line(ran, WRITTEN_OUT, "found nothing there")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["evaluate", "m.pt", "--data", "", "--eps", "0.1"], "--data is empty"),
+        (["evaluate", "m.pt", "--data=", "--eps", "0.1"], "--data is empty"),
+        (["evaluate", "", "--data", "digits", "--eps", "0.1"], "an argument is empty"),
+        (["inspect", "", "--format", "json"], "an argument is empty"),
+    ],
+)
+def test_an_empty_text_is_not_the_current_folder(run: Any, words: list[str], named: str) -> None:
+    one_line(run(*words), named)
+
+
+def test_an_empty_text_in_a_file_or_the_environment(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('data = ""\n')
+    one_line(run("evaluate", "m.pt", "--eps", "0.1", "--config", str(config)), str(config), "data is empty")
+    monkeypatch.setenv("KDCOMPRESS_DATA", "")
+    one_line(run("evaluate", "m.pt", "--eps", "0.1"), "the environment", "data is empty")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is Linux's")
+@pytest.mark.parametrize("words", [["--help"], ["evaluate", "--help"], ["--version"], []])
+def test_a_help_that_cannot_be_written(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "kdcompress", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: stdout cannot be written (") and ran.stderr.count("\n") == 1, ran.stderr
