@@ -74,7 +74,7 @@ def emit(json: str, table: RenderableType, form: Format) -> None:
 
 
 def unwritten(error: OSError) -> None:
-    """Say that stdout cannot be written, and keep Python from saying it again at exit; quietly where the reader left."""
+    """Say that stdout cannot be written, unless its reader left, and keep Python from saying it again at exit."""
     if not isinstance(error, BrokenPipeError):  # `| head`
         print(f"error: stdout cannot be written ({error.strerror or error})", file=sys.stderr)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

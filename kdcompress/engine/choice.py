@@ -81,7 +81,8 @@ def choose(
     times = {"exact": _milliseconds(ours, student, x, target, g_t)}
     run = times["exact"] * steps / 1000
     if asked == "exact" or (asked == "auto" and run < WORTH_COMPILING):
-        why = "" if asked == "exact" else f"; {run / 60:.1f} min in all, too few for the compiler to pay"
+        length = f"{run:.0f} s" if run < 60 else f"{run / 60:.0f} min"
+        why = "" if asked == "exact" else f"; {length} of it in all, too little for the compiler to pay"
         return ours, Choice("exact", f"gradient term: exact, {times['exact']:.0f} ms a step{why}", times)
     note("compiling the gradient term, which takes minutes")
     theirs = compiled(student, p)

@@ -4,6 +4,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kdcompress.maths.intervals import clopper_pearson
 from kdcompress.render.figures import figures
 from kdcompress.render.gates import gate_line
 from kdcompress.render.sentences import (
@@ -92,7 +93,7 @@ def run_summary(record: RunRecord) -> Group:
         Text(f"{record.model.arch}: {count(size.params)} parameters, {count(size.macs)} MACs{ratios}{_before(record)}"),
         Text(
             f"held-out slice ({best.images} images), best, epoch {best.epoch}: {_reached(best)}. "
-            "Chosen on these images: judge it by kdcompress evaluate."
+            f"Chosen on these images: judge it by kdcompress evaluate.{_guessing(record)}"
         ),
         Text(f"last, epoch {last.epoch}, in last.safetensors: {_reached(last)}"),
         Text(
@@ -100,6 +101,15 @@ def run_summary(record: RunRecord) -> Group:
             f"{_passes(record)}"
         ),
     )
+
+
+def _guessing(record: RunRecord) -> str:
+    """Said where nothing tells the best epoch from a network that guesses: no epoch was worth choosing."""
+    best, classes = record.selected, len(record.model.classes)
+    low, _ = clopper_pearson(round(best.robust_accuracy * best.images), best.images)
+    if low > 1 / classes:
+        return ""
+    return f" Under {best.attack} it is no better than guessing one of {classes} classes, so far as they tell."
 
 
 def _before(record: RunRecord) -> str:

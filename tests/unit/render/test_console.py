@@ -277,34 +277,48 @@ def test_a_gates_line_says_what_was_asked_found_and_decided(
     assert all(part in line for part in there) and not any(part in line for part in not_there), line
 
 
+RECORD = RunRecord(
+    model=ModelRecord(source="timm", arch="resnet18", input_size=(3, 8, 8), classes=("a",), mean=None, std=None),
+    sha256="0",
+    threat_model={},
+    data={},
+    settings={},
+    iga_weight=None,
+    gradient=None,
+    teacher=None,
+    compression=Compression(params=1000, macs=2000, file_bytes=1, params_ratio=4.0, macs_ratio=3.0, file_ratio=1.0),
+    selected=ValidationRecord(epoch=7, weights="raw", clean_accuracy=0.5, robust_accuracy=0.25, images=24),
+    last=LastRecord(epoch=9, weights="averaged", clean_accuracy=0.75, robust_accuracy=0.125, images=24, sha256="1"),
+    cost=Cost(seconds=61, steps=10, device="cpu", student_passes=6.0, teacher_passes=2.0),
+    versions={},
+)
+
+
 def test_a_runs_summary_says_that_its_figures_chose_the_weights() -> None:
-    record = RunRecord(
-        model=ModelRecord(source="timm", arch="resnet18", input_size=(3, 8, 8), classes=("a",), mean=None, std=None),
-        sha256="0",
-        threat_model={},
-        data={},
-        settings={},
-        iga_weight=None,
-        gradient=None,
-        teacher=None,
-        compression=Compression(params=1000, macs=2000, file_bytes=1, params_ratio=4.0, macs_ratio=3.0, file_ratio=1.0),
-        selected=ValidationRecord(epoch=7, weights="raw", clean_accuracy=0.5, robust_accuracy=0.25, images=24),
-        last=LastRecord(epoch=9, weights="averaged", clean_accuracy=0.75, robust_accuracy=0.125, images=24, sha256="1"),
-        cost=Cost(seconds=61, steps=10, device="cpu", student_passes=6.0, teacher_passes=2.0),
-        versions={},
-    )
-    text = printed(run_summary(record))
+    text = printed(run_summary(RECORD))
     for part in ("4.00x", "3.00x", "24 images", "kdcompress evaluate", "1 min", "2.0 times plain KD"):
         assert part in text
     assert "best, epoch 7: clean 50.0%, PGD-10 25.0% (raw weights)" in text
     (last,) = (line for line in text.splitlines() if "last" in line)
     assert last.strip() == "last, epoch 9, in last.safetensors: clean 75.0%, PGD-10 12.5% (averaged weights)"
-    alone = record.compression.model_copy(update={"params_ratio": None, "macs_ratio": None})
-    skipping = record.model_copy(update={"cost": record.cost.model_copy(update={"skipped": 3})})
+    alone = RECORD.compression.model_copy(update={"params_ratio": None, "macs_ratio": None})
+    skipping = RECORD.model_copy(update={"cost": RECORD.cost.model_copy(update={"skipped": 3})})
     assert "left out" not in text and "10 steps, of which 3 were not finite and left out, in" in printed(
         run_summary(skipping)
     )
-    assert "teacher" not in printed(run_summary(record.model_copy(update={"compression": alone})))
+    assert "teacher" not in printed(run_summary(RECORD.model_copy(update={"compression": alone})))
+
+
+@pytest.mark.parametrize(
+    ("robust", "images", "guesses"), [(0.125, 240, True), (0.0, 240, True), (0.25, 240, False), (0.25, 8, True)]
+)
+def test_a_runs_summary_says_where_nothing_tells_its_network_from_one_that_guesses(
+    robust: float, images: int, guesses: bool
+) -> None:
+    model, best = RECORD.model.model_copy(update={"classes": tuple("0123456789")}), RECORD.selected
+    reached = best.model_copy(update={"robust_accuracy": robust, "images": images})
+    text = " ".join(printed(run_summary(RECORD.model_copy(update={"model": model, "selected": reached}))).split())
+    assert ("Under PGD-10 it is no better than guessing one of 10 classes" in text) == guesses
 
 
 EPOCH = Epoch(3, 30, 1.0, {"ce": 0.5}, {"ce": 1.0}, 0.1, 1.0, Validation(0.75, 0.5, 8), True, "raw")
