@@ -41,6 +41,7 @@ SMALL = {
     "channels": [16, 24, 32, 40],
 }
 CIFAR_STATISTICS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
+CONVNEXT = {"depths": [1, 1, 2, 1], "dims": [16, 24, 32, 48]}
 VIT = {"depth": 4, "embed_dim": 96, "num_heads": 3}
 
 DIGITS = Bed(
@@ -51,6 +52,8 @@ DIGITS = Bed(
     images=200,
     students={
         "resnet18": Student("resnet18", SMALL, stride=8),
+        "convnext": Student("convnext_atto", CONVNEXT, stride=8),
+        "mobilenetv2": Student("mobilenetv2_035", {}, stride=8),
         "vit": Student("vit_tiny_patch16_224", VIT, lr=3e-3),
     },
     batch_size=64,

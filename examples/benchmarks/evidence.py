@@ -12,8 +12,9 @@ difference from its teacher; certified accuracy by smoothing. The last weights g
 says so. It leaves a JSON file in `--rows`, which `table` reads; rows that nobody ran are listed as open. The images are
 the first of the test split's seeded shuffle, and choose nothing.
 
-`--as-long-as` gives a recipe the compute of another row of the same seed, which must have been run: as many epochs as
-take as many passes. `--held-out-only` prints what the held-out slice says and attacks no test image.
+`--as-long-as` gives a recipe the compute of another row of the same seed, which must have been run, or a `--share` of
+it: as many epochs as take as many passes. `--held-out-only` prints what the held-out slice says and attacks no test
+image.
 """
 
 import argparse
@@ -21,7 +22,6 @@ import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     **{name: {"recipe": name} for name in ("kd", "kdiga-noise", "ard", "rslad", "iad", "adaad", "igdm")},
     "jacobian": {"recipe": "kdiga-noise", "align": "jacobian"},
     "jacobian-cached": {"recipe": "kdiga-noise", "align": "jacobian"},
+    "ard-1": {"recipe": "ard", "inner_steps": 1},
+    "kdiga-adv-1": {"recipe": "kdiga-adv", "inner_steps": 1, "align": "jacobian"},
     "rslad-1": {"recipe": "rslad", "inner_steps": 1},
     "rslad-1+iga": {"recipe": "rslad", "inner_steps": 1, "iga_weight": "auto"},
     "rslad-1+jacobian": {"recipe": "rslad", "inner_steps": 1, "iga_weight": "auto", "align": "jacobian"},
@@ -88,7 +90,18 @@ class Row:
 
 def name_of(options: argparse.Namespace) -> str:
     """The row's, by its recipe and by how long that ran."""
-    return options.recipe + (f" as long as {options.as_long_as}" if options.as_long_as else "")
+    share = "" if options.share == 1 else f" {options.share:g}"
+    return options.recipe + (f"{share} as long as {options.as_long_as}" if options.as_long_as else "")
+
+
+def as_long(recipe: str) -> str:
+    """The row of adversarial training for as many passes.
+
+    >>> as_long("rslad"), as_long("jacobian 0.5 as long as rslad")
+    ('at as long as rslad', 'at 0.5 as long as rslad')
+    """
+    own, length, other = recipe.partition(" as long as ")
+    return f"at as long as {recipe}" if not length else " ".join(["at", *own.split()[1:]]) + length + other
 
 
 def file_of(options: argparse.Namespace, recipe: str) -> Path:
@@ -109,7 +122,7 @@ def epochs_of(bed: Bed, options: argparse.Namespace) -> int:
         assert other.macs_ratio is not None
         loss = distill_settings(bed, options, epochs=1, cache=None).loss
         a_step = passes(loss, loss.iga_weight != 0).in_forwards(other.macs_ratio)
-    return max(1, round(other.epochs * other.passes / a_step))
+    return max(1, round(options.share * other.epochs * other.passes / a_step))
 
 
 def run_settings(bed: Bed, options: argparse.Namespace, epochs: int) -> RunSettings:
@@ -269,10 +282,11 @@ def cells_of(row_seeds: list[Row], rows: Iterable[Row]) -> list[str]:
     """A line of the table: one recipe's, over its seeds."""
     first = row_seeds[0]
     best, last = ([row.weights[which] for row in row_seeds] for which in ("best", "last"))
-    as_long = {
+    beside = {
         row.seed: row
         for row in rows
-        if (row.bed, row.student, row.recipe) == (first.bed, first.student, f"at as long as {first.recipe}")
+        if (row.bed, row.student, row.recipe) == (first.bed, first.student, as_long(first.recipe))
+        and row.recipe != first.recipe
     }
     return [
         *(first.bed, first.student, first.recipe, str(first.epochs), f"{first.passes:.1f}"),
@@ -281,7 +295,7 @@ def cells_of(row_seeds: list[Row], rows: Iterable[Row]) -> list[str]:
         *(over_seeds([columns[key][0] for columns in best]) for key in ("clean", "pgd-50", "autoattack")),
         over_seeds([columns["pgd-50"][0] for columns in last]),
         "; ".join("{:+.3f} [{:+.3f}, {:+.3f}]".format(*columns["autoattack drop"]) for columns in best),
-        "; ".join(gained(row, as_long[row.seed]) for row in row_seeds if row.seed in as_long),
+        "; ".join(gained(row, beside[row.seed]) for row in row_seeds if row.seed in beside),
     ]
 
 
@@ -294,15 +308,15 @@ def print_table(options: argparse.Namespace) -> None:
     print(f"| {' | '.join(heads)} |")
     print("|" + "---|" * len(heads))
     still_open = []
-    for name, bed in BEDS.items():
-        ran = {row.recipe for row in rows if row.bed == name}
-        for student, recipe in product(bed.students, dict.fromkeys((*RECIPES, *WITHOUT_TEACHER, *sorted(ran)))):
-            seeds = [row for row in rows if (row.bed, row.student, row.recipe) == (name, student, recipe)]
-            if seeds:
+    for name, student in ((name, student) for name, bed in BEDS.items() for student in bed.students):
+        ran = {row.recipe: None for row in rows if (row.bed, row.student) == (name, student)}
+        for recipe in dict.fromkeys((*RECIPES, *WITHOUT_TEACHER, *ran)):
+            if recipe in ran:
+                seeds = [row for row in rows if (row.bed, row.student, row.recipe) == (name, student, recipe)]
                 print(f"| {' | '.join(cells_of(seeds, rows))} |")
-            else:
-                still_open.append(f"{name} {student} {recipe}")
-    print(f"\nopen: {', '.join(still_open)}")
+        missing = [recipe for recipe in (*RECIPES, *WITHOUT_TEACHER) if recipe not in ran]
+        still_open.append(f"open: {name} {student}: {', '.join(missing)}")
+    print("\n" + "\n".join(still_open))
 
 
 def main() -> None:
@@ -317,6 +331,7 @@ def main() -> None:
     row.add_argument("--data")
     row.add_argument("--epochs", type=int)
     row.add_argument("--as-long-as", metavar="RECIPE", help="the compute of another row of this seed")
+    row.add_argument("--share", type=float, default=1.0, help="of that compute")
     row.add_argument("--lr", type=float, help="instead of the bed's own")
     row.add_argument("--held-out-only", action="store_true", help="print the held-out slice's figures, write no row")
     row.add_argument("--images", type=int)
