@@ -23,9 +23,14 @@ def starting_options(teacher: Path, data: str, data_dir: Path | None = None, *, 
             f"--teacher {teacher} tells {found.classes} classes apart, and --data {data} has {len(images.classes)}"
         )
     C, H, W = images.input_size
+    taken = found.input_size or images.input_size
+    if taken[0] != C:
+        raise UsageError(f"--teacher {teacher} takes images of {taken[0]} channels, and --data {data} has {C}")
     where = [f"data = {json.dumps(data)}  # {len(images.classes)} classes, {C}x{H}x{W}"]
     if data_dir is not None:
         where.append(f"data-dir = {json.dumps(str(data_dir))}")
+    if taken != images.input_size:
+        where.append(f"image-size = {taken[-1]}  # the teacher's")
     return "\n".join(
         [
             "# kdcompress distill --config FILE, then kdcompress evaluate --config FILE",
@@ -37,8 +42,7 @@ def starting_options(teacher: Path, data: str, data_dir: Path | None = None, *, 
             *_teacher(found),
             "",
             "[distill]",
-            'student = "resnet18"  # any timm network',
-            '# student-arg = ["layers=1,1,1,1", "channels=16,32,64,128"]  # a smaller one',
+            *proposed_student(found),
             "epochs = 30",
             "# batch-size = 128",
             '# align = "jacobian"  # kept more where it was measured, at the same cost',
@@ -55,6 +59,23 @@ def starting_options(teacher: Path, data: str, data_dir: Path | None = None, *, 
             "",
         ]
     )
+
+
+ONE_BLOCK = {4: 31_746, 8: 91_866, 16: 325_866, 32: 1_248_906, 64: 4_910_922}
+"""Parameters of timm's resnet18 of one block a stage, by its first stage's channels; with two, and 64, 11.2 million."""
+
+
+def proposed_student(found: Inspection) -> list[str]:
+    """A network of at most half of the teacher's parameters, where there is one so small."""
+    if found.parameters >= 2 * 11_181_642:
+        return ['student = "resnet18"  # any timm network']
+    first = max((c for c in ONE_BLOCK if ONE_BLOCK[c] <= found.parameters / 2), default=min(ONE_BLOCK))
+    channels = ",".join(str(first * times) for times in (1, 2, 4, 8))
+    size = f"{ONE_BLOCK[first] / 1000:,.0f}k parameters for the teacher's {found.parameters / 1000:,.0f}k"
+    return [
+        'student = "resnet18"  # any timm network',
+        f'student-arg = ["layers=1,1,1,1", "channels={channels}"]  # {size}',
+    ]
 
 
 def _teacher(found: Inspection) -> list[str]:

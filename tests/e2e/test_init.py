@@ -1,0 +1,57 @@
+"""What `kdcompress init` proposes for a teacher and images."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+from PIL import Image
+
+from kdcompress import inspect
+from kdcompress.models.arguments import parse_arguments
+from kdcompress.starting import proposed_student
+from tests.e2e.conftest import write_pictures
+
+DIGITS_TEACHER = Path(__file__).parents[2] / "kdcompress" / "assets" / "digits_teacher.safetensors"
+
+
+def test_the_student_is_smaller_than_the_teacher_and_what_is_said_of_its_size_is_so(run: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run.toml"
+    assert run("init", "--teacher", DIGITS_TEACHER, "--data", "digits", "--out", out).code == 0
+    proposed = tomllib.loads(out.read_text())["distill"]
+    arguments = parse_arguments(proposed["student-arg"], "--student-arg")
+    network = timm.create_model(proposed["student"], num_classes=10, **arguments)
+    size = sum(one.numel() for one in network.parameters())
+    assert size < 224_722 / 2
+    assert f"{size / 1000:,.0f}k parameters for the teacher's 225k" in out.read_text()
+
+
+@pytest.mark.parametrize(("parameters", "channels"), [(25_000_000, None), (11_000_000, "64,128"), (10_000, "4,8,16")])
+def test_the_student_follows_the_teachers_size(parameters: int, channels: str | None) -> None:
+    found = inspect(DIGITS_TEACHER).model_copy(update={"parameters": parameters})
+    lines = "\n".join(proposed_student(found))
+    assert "student-arg" not in lines if channels is None else f"channels={channels}" in lines
+
+
+def test_images_of_another_size_become_the_teachers(run: Any, student: Path, pictures: Path, tmp_path: Path) -> None:
+    for file in [one for one in pictures.rglob("*.png") if one.stem in ("00", "01")]:
+        larger = tmp_path / "large" / file.relative_to(pictures)
+        larger.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).resize((12, 12)).save(larger)
+    out = tmp_path / "run.toml"
+    ran = run("init", "--teacher", student / "student.safetensors", "--data", tmp_path / "large", "--out", out)
+    assert ran.code == 0, ran.stderr
+    assert tomllib.loads(out.read_text())["image-size"] == 8
+
+
+def test_images_of_other_channels_are_refused(run: Any, tmp_path: Path) -> None:
+    colour = write_pictures(tmp_path / "ten", {"train": 1, "test": 1}, ("a", "b", "c", "d"))
+    for name in "efghij":
+        for split in ("train", "test"):
+            target = colour / split / name
+            target.mkdir()
+            Image.open(colour / split / "a" / "00.png").save(target / "00.png")
+    ran = run("init", "--teacher", DIGITS_TEACHER, "--data", colour, "--out", tmp_path / "x.toml")
+    assert ran.code == 2 and "takes images of 1 channels" in ran.stderr, ran.stderr
+    assert not (tmp_path / "x.toml").exists()
