@@ -15,6 +15,7 @@ from kdcompress.cli.signatures import taking
 from kdcompress.errors import EXIT_GATE_MISSED
 from kdcompress.settings import (
     CERTIFIED_IMAGES,
+    KINDS,
     AuditSettings,
     CertifyGates,
     CertifySettings,
@@ -31,6 +32,7 @@ class Radii:
         typer.Option(
             help="Which radii, with commas: first-order and clever (estimates), smoothing (the smoothed "
             "classifier's), bounds (sound, by interval and CROWN).",
+            autocompletion=options.offering(*KINDS),
             rich_help_panel=MEASURES,
         ),
     ] = "first-order,clever,smoothing,bounds"

@@ -24,6 +24,7 @@ class Attacked:
         typer.Option(
             help="autoattack (standard), autoattack-plus, autoattack-rand (for randomised networks); faster and "
             "weaker: apgd, square, pgd-N, and screen for the inner loop of development; none.",
+            autocompletion=options.ATTACKS,
             rich_help_panel=MEASURES,
         ),
     ] = default(EvaluationSettings, "attack")

@@ -67,6 +67,7 @@ def export(
         str,
         typer.Option(
             help="With --int8, of the float parent and its straight-through copy: as in evaluate; none skips it.",
+            autocompletion=options.ATTACKS,
             rich_help_panel=MEASURES,
         ),
     ] = default(EvaluationSettings, "attack"),

@@ -4,7 +4,7 @@ Defaults come from `kdcompress.settings`, their only home.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -48,10 +48,24 @@ def choice(settings: type[BaseModel], name: str, panel: str, help: str) -> Any:
         f"--{name.replace('_', '-')}",
         help=help,
         metavar=offered if len(offered) < WIDE else "NAME",
-        autocompletion=lambda incomplete: [word for word in words if word.startswith(incomplete)],
+        autocompletion=offering(*words),
         rich_help_panel=panel,
     )
 
+
+def offering(*words: str) -> Callable[[str], list[str]]:
+    """What the shell's completion offers where these words may stand, and others too."""
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+def timm_names(incomplete: str) -> list[str]:
+    """The networks of timm whose names begin so."""
+    import timm
+
+    return [str(name) for name in timm.list_models(f"{incomplete}*")]
+
+
+DEVICES = offering("auto", "cpu", "cuda", "mps")
 
 WIDE = 24
 """Letters of choices from which on their column would leave too little room for what is said of them."""
@@ -165,9 +179,12 @@ Augment = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", rich_help_panel=TRAINING)]
-Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=TRAINING)]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.", autocompletion=DEVICES, rich_help_panel=TRAINING)
+]
 MeasuringDevice = Annotated[
-    str, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=MEASURES)
+    str,
+    typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.", autocompletion=DEVICES, rich_help_panel=MEASURES),
 ]
 Precision = Annotated[str, choice(RunSettings, "precision", TRAINING, "float32, or bf16 autocast.")]
 NoiseSigma = Annotated[
@@ -203,6 +220,7 @@ LogTo = Annotated[
         help="Send each epoch's figures to tensorboard[:FOLDER], wandb[:PROJECT] or mlflow[:EXPERIMENT]; repeat for "
         "more. Default folder: tensorboard, beside --out.",
         metavar="TRACKER",
+        autocompletion=offering("tensorboard", "wandb", "mlflow"),
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -251,7 +269,10 @@ TeacherMean = Annotated[
 ]
 TeacherStd = Annotated[str | None, typer.Option(help="See --teacher-mean.", rich_help_panel=TEACHER)]
 
-Student = Annotated[str, typer.Option(help="Any timm name.", rich_help_panel=STUDENT, show_default=False)]
+Student = Annotated[
+    str,
+    typer.Option(help="Any timm name.", autocompletion=timm_names, rich_help_panel=STUDENT, show_default=False),
+]
 StudentArg = Annotated[
     list[str] | None,
     typer.Option(help="key=value for timm, such as layers=1,1,1,1; repeat for more.", rich_help_panel=STUDENT),
@@ -264,6 +285,7 @@ StudentStride = Annotated[
         rich_help_panel=STUDENT,
     ),
 ]
+ATTACKS = offering("autoattack", "autoattack-plus", "autoattack-rand", "apgd", "square", "screen", "pgd-50", "none")
 SmoothingMethod = Annotated[
     str,
     choice(

@@ -77,6 +77,11 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
         ("kdcompress distill --inner-attack a", ["adaptive"]),
         ("kdcompress certify --norm ", ["Linf", "L2"]),
         ("kdcompress export --format ", ["onnx", "torch-export"]),
+        ("kdcompress evaluate --attack auto", ["autoattack", "autoattack-plus", "autoattack-rand"]),
+        ("kdcompress certify --kinds s", ["smoothing"]),
+        ("kdcompress certify --device c", ["cpu", "cuda"]),
+        ("kdcompress distill --log-to ", ["tensorboard", "wandb", "mlflow"]),
+        ("kdcompress distill --student mobilenetv3_small_0", ["mobilenetv3_small_050", "mobilenetv3_small_075"]),
     ],
 )
 def test_the_shell_completes_commands_options_and_choices(typed: str, offered: list[str]) -> None:
