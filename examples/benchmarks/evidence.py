@@ -56,6 +56,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "ard-1": {"recipe": "ard", "inner_steps": 1},
     "kdiga-adv-1": {"recipe": "kdiga-adv", "inner_steps": 1, "align": "jacobian"},
     "rslad-1": {"recipe": "rslad", "inner_steps": 1},
+    "rslad-3": {"recipe": "rslad", "inner_steps": 3},
     "rslad-1+iga": {"recipe": "rslad", "inner_steps": 1, "iga_weight": "auto"},
     "rslad-1+jacobian": {"recipe": "rslad", "inner_steps": 1, "iga_weight": "auto", "align": "jacobian"},
     "rslad+jacobian": {"recipe": "rslad", "iga_weight": "auto", "align": "jacobian"},

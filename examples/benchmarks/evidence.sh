@@ -14,7 +14,7 @@ teacher=$rows/teacher/student.safetensors
 
 if [ ! -f "$teacher" ]; then
     python -m kdcompress train --recipe at --model resnet18 --data "$data" --eps 8/255 --epochs 50 --optimizer sgd \
-        --attack-steps 10 --batch-size 256 --device "$device" --out "$rows/teacher" --resume || exit
+        --attack-steps 10 --batch-size 256 --precision bf16 --device "$device" --out "$rows/teacher" --resume || exit
 fi
 row() { # STUDENT RECIPE SEED [OPTIONS]
     student=$1 recipe=$2 seed=$3
