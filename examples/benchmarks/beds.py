@@ -1,6 +1,6 @@
 """Where rows of the evidence table can be compared: the data, the teacher and the students."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,16 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Student:
-    """A timm network; `lr` where the bed's learning rate is not for it."""
+    """A timm network; `lr` where the bed's learning rate is not for it, `rates` where a recipe wants another still."""
 
     arch: str
     arguments: dict[str, Any]
     stride: int | None = None
     lr: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def rate(self, recipe: str) -> float | None:
+        return self.rates.get(recipe, self.lr)
 
 
 @dataclass(frozen=True)

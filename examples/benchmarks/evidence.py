@@ -127,7 +127,7 @@ def epochs_of(bed: Bed, options: argparse.Namespace) -> int:
 
 
 def run_settings(bed: Bed, options: argparse.Namespace, epochs: int) -> RunSettings:
-    lr = options.lr or bed.students[options.student].lr or bed.lr
+    lr = options.lr or bed.students[options.student].rate(options.recipe) or bed.lr
     return RunSettings(epochs=epochs, batch_size=bed.batch_size, lr=lr, seed=options.seed, device=options.device)
 
 
@@ -225,7 +225,9 @@ def measured(file: Path, bed: Bed, attacks: set[str], options: argparse.Namespac
 
 def run_row(options: argparse.Namespace) -> None:
     if options.lr is not None and not options.held_out_only:
-        raise SystemExit("--lr is for --held-out-only: a row is trained at its bed's or its student's own rate")
+        raise SystemExit(
+            "--lr is for --held-out-only: a row is trained at the rate that its bed or its student has for it"
+        )
     bed = BEDS[options.bed]
     options.rows.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
