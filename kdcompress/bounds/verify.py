@@ -170,12 +170,13 @@ class _Search:
         """A lower bound of the smallest margin: by intervals; by CROWN in the fast type; in float64 if that is near."""
         subject, ball = self.subject, region(self.x, self.norm, eps)
         margin = float(interval_margins(subject.network, ball, self.y).amin())
+        before = self.outer
         for exactly in (False, True):
             if margin > 0 or (exactly and not (precise and margin > -NEAR * (self.clean - margin))):
-                return margin
-            margin, boxes = self._by_crown(ball, exactly)
-            if margin <= 0:
-                self.outer = boxes
+                break
+            margin, self.outer = self._by_crown(ball, exactly)
+        if margin > 0:  # larger balls may follow, which this one's boxes do not hold
+            self.outer = before
         return margin
 
     def _by_crown(self, ball: Region, precise: bool) -> tuple[float, Mapping[int, Box]]:

@@ -34,7 +34,7 @@ from kdcompress.processes import shared
 from kdcompress.report import Verified, VerifiedAt
 from kdcompress.threat import Norm, ThreatModel
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same images and network would be certified otherwise."""
 STEPS = 20
 CHUNK = 100

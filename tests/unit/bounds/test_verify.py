@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from kdcompress.bounds import verify
+from kdcompress.bounds.region import Region
 from kdcompress.bounds.verify import TOLERANCE, Bounded, Certificate, bounded, certificate, margin_bounds
 from kdcompress.threat import Norm
 from tests.bounded import Residual, ready, seeded
@@ -134,3 +136,36 @@ def test_without_a_float32_network_the_answers_are_the_same(residual: Bounded) -
     assert math.isclose(found[0], found[1], rel_tol=2 * TOLERANCE)
     one = [margin_bounds(subject, x[None], torch.tensor([y]), "Linf", 0.03) for subject in (residual, slow)]
     torch.testing.assert_close(one[0], one[1], rtol=1e-6, atol=1e-6)
+
+
+def hinged(bias: float) -> Bounded:
+    """A margin of `bias` until the second pixel rises by .1004, and far below zero beyond."""
+    first, second, last = nn.Linear(2, 3).double(), nn.Linear(3, 3).double(), nn.Linear(3, 2).double()
+    for layer, weight, offset in (
+        (first, [[7.3, 0, 0], [7.3, 0, 0], [0, 1, 0]], [1, 1.3, -0.6004]),
+        (second, [[1.7, -0.9, 0], [1.7, -0.9, 0], [0, 0, 1]], [1e-7 - 0.53, 1e-7 + 9.47, 0]),
+        (last, [[-1, 1, -1000], [0, 0, 0]], [bias - 10, 0]),
+    ):
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(weight, dtype=torch.float64)[:, : layer.in_features])
+            layer.bias.copy_(torch.tensor(offset, dtype=torch.float64))
+    network = bounded(nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), last).eval(), (1, 1, 2))
+    assert isinstance(network, Bounded)
+    return network
+
+
+def test_what_a_certified_ball_settled_is_not_taken_for_a_larger_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast pass just misses the smaller radius, float64 proves it; the larger holds an adversarial point."""
+    by_crown = verify._Search._by_crown
+
+    def rounded_down(self: verify._Search, ball: Region, precise: bool) -> tuple[float, Any]:
+        margin, boxes = by_crown(self, ball, precise)
+        return margin - (0.0 if precise else 1.01e-3), boxes
+
+    monkeypatch.setattr(verify._Search, "_by_crown", rounded_down)
+    network, x = hinged(1e-3), torch.tensor([[[0.05, 0.5]]], dtype=torch.float64)
+    search = verify._Search(network, x, 0, "Linf", math.inf)
+    assert search._margin(0.1, precise=False) <= 0 < search._margin(0.1, precise=True)
+    assert certificate(network, x, 0, "Linf", (0.1, 0.101), largest=False).verified == (True, False)
+    adversarial = x + torch.tensor([[[0.0, 0.101]]])
+    assert int(network.model(adversarial[None]).argmax()) == 1
