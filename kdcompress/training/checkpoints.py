@@ -107,7 +107,8 @@ class Checkpoints:
             self.listener.note(f"no checkpoint at step {now.facts['step']}: {self.folder}: {error.strerror or error}")
             return False
         self.listener.detail(f"checkpoint after step {now.facts['step']}: {self.folder / name}")
-        for old in _newest_first(self.folder)[KEPT:]:
+        # Beside the one just written: a damaged one of a later step may lie there, of a run that began anew.
+        for old in [path for path in _newest_first(self.folder) if path.name != name][KEPT - 1 :]:
             old.unlink(missing_ok=True)
         return True
 

@@ -8,7 +8,7 @@ import torch
 from kdcompress.data import Data
 from kdcompress.devices import device_name
 from kdcompress.progress import Listener
-from kdcompress.settings import TeachingSettings, TrainSettings
+from kdcompress.settings import DistillSettings, PruneSettings, TeachingSettings, TrainSettings
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.run_record import RunRecord
 from kdcompress.training.state import Facts
@@ -35,16 +35,52 @@ def identity(
 
 
 def finished(out: Path, settings: TeachingSettings | TrainSettings, listener: Listener) -> RunRecord | None:
-    """The record of the run in `out`, if it is one of these settings."""
+    """The record of the run in `out`, if it is one of these settings, from these files.
+
+    Images are told by the name of their folder: what is in it is not read for a run that is finished.
+    """
     try:
         record = RunRecord.model_validate_json((out / "student.json").read_bytes())
-        same = options_of(type(settings)(**record.settings)) == options_of(settings)
+        then = type(settings)(**record.settings)
+        same = options_of(then) == options_of(settings) and _images(then) == _images(settings)
+        if not same or _sources_of(record) != _sources(settings):
+            return None
     except (OSError, ValueError):
-        return None
-    if not same:
         return None
     listener.note(f"--resume: the run in {out} is finished")
     return record
+
+
+def _images(settings: TeachingSettings | TrainSettings) -> tuple[str, Path | None]:
+    return settings.data.data, settings.data.data_dir
+
+
+def _sources_of(record: RunRecord) -> dict[str, str]:
+    """The files that a run was made from, by what was in them."""
+    student = record.started_from if record.pruned is None else record.pruned.sha256
+    found = {"teacher": None if record.teacher is None else record.teacher.sha256, "student": student}
+    return {name: sha256 for name, sha256 in found.items() if sha256 is not None}
+
+
+def _sources(settings: TeachingSettings | TrainSettings) -> dict[str, str]:
+    """The same of the files that are named now."""
+    files: dict[str, Path | None] = {"student": starting_weights(settings)}
+    if isinstance(settings, TeachingSettings):
+        files["teacher"] = settings.teacher.path
+    return {name: sha256_of(path) for name, path in files.items() if path is not None}
+
+
+def starting_weights(settings: TeachingSettings | TrainSettings) -> Path | None:
+    """The file that the student's weights come from; None where they are fresh."""
+    if isinstance(settings, PruneSettings):
+        return settings.student
+    return settings.student_weights if isinstance(settings, DistillSettings) else None
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def options_of(settings: TeachingSettings | TrainSettings) -> Facts:

@@ -46,6 +46,7 @@ def leave(
     iga_weight: float | None = None,
     gradient: GradientRecord | None = None,
     pruned: PrunedRecord | None = None,
+    started_from: str | None = None,
 ) -> RunRecord:
     """Write both networks, their record and the metrics; the folder appears at once, or not at all.
 
@@ -77,6 +78,7 @@ def leave(
             iga_weight=iga_weight,
             gradient=gradient,
             pruned=pruned,
+            started_from=started_from,
             teacher=teacher,
             compression=compression,
             selected=ValidationRecord(**_validated(fitted.best)),

@@ -117,6 +117,7 @@ class RunRecord(Result):
         iga_weight: the effective weight of eq. 14's gradient term; None for a run without a teacher.
         gradient: None for a run without the gradient term.
         pruned: None for a student that was made fresh.
+        started_from: sha256 of the file in --student-weights; None for fresh weights.
     """
 
     schema_version: Literal["1.0"] = "1.0"
@@ -128,6 +129,7 @@ class RunRecord(Result):
     iga_weight: float | None
     gradient: GradientRecord | None
     pruned: PrunedRecord | None = None
+    started_from: str | None = None
     teacher: TeacherRecord | None
     compression: Compression
     selected: ValidationRecord

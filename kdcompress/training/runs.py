@@ -23,7 +23,7 @@ from kdcompress.training.batches import fresh_batches, refuse_uneven
 from kdcompress.training.checkpoints import Checkpoints, unfinished
 from kdcompress.training.folder import refuse_to_replace, refuse_used
 from kdcompress.training.gradient_mode import chosen_alignment, earlier_mode
-from kdcompress.training.identity import finished, identity
+from kdcompress.training.identity import finished, identity, sha256_of, starting_weights
 from kdcompress.training.ingredients import new_network, teacher_and_data, training_data, training_split
 from kdcompress.training.lessons import kind_of
 from kdcompress.training.network import train_network
@@ -163,8 +163,10 @@ def _distill(
     teacher, data = teacher_and_data(settings.teacher, settings.data, run, listener)
     refuse_uneven(data, run, settings.data, processes)
     student, record, pruned = _student(settings, data, listener)
-    before = None if pruned is None else pruned.sha256
-    checkpoints.begin(identity(settings, data, device, teacher=teacher.sha256, student=before))
+    origin = starting_weights(settings)
+    started_from = None if origin is None else sha256_of(origin)
+    begun = {"student-weights" if pruned is None else "student": started_from}
+    checkpoints.begin(identity(settings, data, device, teacher=teacher.sha256, **begun))
     checkpoints.remember(data.damaged)
     listener.began(checkpoints.beginning(settings.model_dump(mode="json")))
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
@@ -228,6 +230,7 @@ def _distill(
         iga_weight=iga_weight,
         gradient=_recorded(choice),
         pruned=pruned,
+        started_from=None if pruned is not None else started_from,
     )
     return processes.from_leader(done)
 

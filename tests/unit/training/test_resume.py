@@ -1,6 +1,7 @@
 """A run stopped anywhere and resumed is the run that was never stopped: the same weights and figures, bit by bit."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -277,6 +278,68 @@ def test_other_images_and_another_teacher_are_refused(stopped: tuple[DistillSett
         distill(moved, out, resume=True)
     teacher.write_bytes(settings.teacher.path.read_bytes())
     assert distill(moved, out, resume=True).cost.steps > 0  # the same file at another place
+
+
+def other_teacher(settings: DistillSettings, folder: Path) -> DistillSettings:
+    """The same run from a teacher of the same shape and other weights."""
+    record = distill(settings, folder / "other")
+    assert record.sha256
+    path = folder / "other" / "student.safetensors"
+    return settings.model_copy(update={"teacher": settings.teacher.model_copy(update={"path": path})})
+
+
+def test_a_finished_run_of_another_teacher_other_weights_or_other_images_is_not_taken_for_this_one(
+    distilling: Distilling, tmp_path: Path
+) -> None:
+    settings, out = distilling(LossSettings(iga_mode="exact")), tmp_path / "run"
+    distill(settings, out)
+    changed = other_teacher(settings, tmp_path)
+    weights = settings.model_copy(update={"student_weights": out / "student.safetensors"})
+    images = tmp_path / "images"
+    shutil.copytree(settings.data.data, images)
+    elsewhere = settings.model_copy(update={"data": settings.data.model_copy(update={"data": str(images)})})
+    for other in (changed, weights, elsewhere):
+        with pytest.raises(UsageError, match="already holds a run"):
+            distill(other, out, resume=True)
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(settings.teacher.path.read_bytes())
+    same = settings.model_copy(update={"teacher": settings.teacher.model_copy(update={"path": moved})})
+    notes: list[str] = []
+    distill(same, out, resume=True, listener=Listener(note=notes.append))
+    assert any("is finished" in note for note in notes)
+
+
+def test_a_run_from_other_starting_weights_is_refused_by_name(distilling: Distilling, tmp_path: Path) -> None:
+    first, second = (distilling(LossSettings(iga_mode="exact"), seed=seed) for seed in (1, 2))
+    distill(first, tmp_path / "first")
+    distill(second, tmp_path / "second")
+    begun, another = (
+        distilling(LossSettings(iga_mode="exact"), checkpoint_every=EVERY_STEP).model_copy(
+            update={"student_weights": tmp_path / name / "student.safetensors"}
+        )
+        for name in ("first", "second")
+    )
+    with pytest.raises(Killed):
+        distill(begun, tmp_path / "run", listener=killing(3))
+    with pytest.raises(UsageError, match="--student-weights was sha256"):
+        distill(another, tmp_path / "run", resume=True)
+    record = distill(begun, tmp_path / "run", resume=True)
+    assert record.started_from == hashlib.sha256((tmp_path / "first" / "student.safetensors").read_bytes()).hexdigest()
+
+
+def test_damaged_checkpoints_of_later_steps_do_not_cost_the_new_ones(stopped: tuple[DistillSettings, Path]) -> None:
+    """A run that began anew beside them, and is killed again, goes on from its own."""
+    settings, out = stopped
+    folder = folder_of(out)
+    for path in folder.glob("step-*"):
+        path.unlink()
+    for step in (400, 500):
+        (folder / f"step-{step:09d}-0123456789abcdef.safetensors").write_bytes(b"damaged")
+    with pytest.raises(Killed):
+        distill(settings, out, resume=True, listener=killing(2))
+    notes: list[str] = []
+    distill(settings, out, resume=True, listener=Listener(note=notes.append))
+    assert not any("starts anew" in note for note in notes)
 
 
 def test_a_finished_run_is_not_run_again(distilling: Distilling, tmp_path: Path) -> None:

@@ -168,6 +168,21 @@ def test_a_teacher_that_knows_nothing_of_the_data_is_told_what_to_look_at(
     assert "no better than chance" in found.problems[0] and "normalisation" in found.problems[0]
 
 
+@pytest.mark.parametrize(("share", "learnt"), [(0.7, True), (0.52, False)])
+def test_of_two_classes_a_teacher_need_not_be_right_three_times_of_four(share: float, learnt: bool) -> None:
+    """Classes told apart by brightness, by far, with some labels wrong."""
+    y = torch.arange(300) % 2
+    pixels = torch.where(y == 1, 200, 50)[:, None, None, None].expand(300, 1, 4, 4).to(torch.uint8)
+    wrong = torch.arange(300) >= round(300 * share)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval().requires_grad_(False)
+    with torch.no_grad():
+        teacher[1].weight.copy_(torch.tensor([[-1.0], [1.0]]).expand(2, 16))
+        teacher[1].bias.copy_(torch.tensor([8.0, -8.0]))
+    found = check(teacher, split_from_pixels(pixels, torch.where(wrong, 1 - y, y)))
+    assert found.clean_accuracy == pytest.approx(share)
+    assert (not found.problems) if learnt else ("no better than chance" in found.problems[0])
+
+
 def test_a_teacher_that_returns_probabilities_is_refused_whatever_its_accuracy(
     robust: nn.Sequential, halves: Split
 ) -> None:
