@@ -8,7 +8,7 @@ from kdcompress.errors import UsageError
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
-_LARGEST: dict[Norm, float] = {"Linf": 1.0, "L2": 100.0, "L1": 10_000.0}
+LARGEST: dict[Norm, float] = {"Linf": 1.0, "L2": 100.0, "L1": 10_000.0}
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise UsageError(f"--norm must be one of {', '.join(NORMS)}, got {self.norm}")
-        largest = _LARGEST[self.norm]
+        largest = LARGEST[self.norm]
         if not (math.isfinite(self.eps) and 0 < self.eps <= largest):
             hint = f"; did you mean {self.eps:g}/255?" if self.norm == "Linf" and 1 < self.eps <= 255 else ""
             raise UsageError(f"--eps must be in (0, {largest:g}], got {self.eps:g}: inputs are in [0, 1]{hint}")

@@ -130,6 +130,7 @@ def certify(
             **{name: asked[name] for name in ("propositions", "audit_images", "clever_images", "memory", "largest")},
             clever=CleverSettings.for_radii(
                 (first, *more),
+                norm,
                 **{name: asked[name] for name in ("clever_radius", "clever_batches", "clever_samples", "seed")},
             ),
             audit=gathered(AuditSettings, {name: value for name, value in asked.items() if value is not None}),

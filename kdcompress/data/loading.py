@@ -75,6 +75,7 @@ def load_data(
     image_size: int | None = None,
     splits: Collection[Literal["train", "test"]] = ("train", "test"),
     train_images: int | None = None,
+    for_ranges: bool = False,
     skip_corrupt: bool = False,
     colour: bool = False,
     seed: int = 0,
@@ -103,6 +104,8 @@ def load_data(
         splits: what to load. The hold-out comes with the training split.
         train_images: keep so many training images, balanced by class, before the hold-out is cut. The digits' hold-out
             is fixed, so there the rest of the training split is thinned.
+        for_ranges: where nothing is chosen by them: none is held out, and `train_images` may be fewer than there are
+            classes, or more than there are images.
         skip_corrupt: leave training images out that cannot be read. An image of the test split is never left out.
         colour: three channels even where every image is grey, for a model that was made for three. The digits keep one.
         seed: chooses the hold-out and the kept training images.
@@ -120,7 +123,7 @@ def load_data(
     if data_dir is not None and not is_scheme(spec):
         raise DataError(f"--data-dir is for timm's schemes such as torch/cifar10, got --data {spec}; leave it out")
     if spec == "digits":
-        return _digits(image_size, splits, train_images, seed)
+        return _digits(image_size, splits, train_images, seed, for_ranges)
     found, notes = _found(spec, data_dir, splits, on_progress)
     classes = agreed_classes(spec, found)
     for split in splits:
@@ -129,7 +132,7 @@ def load_data(
     wanted = {split: found[split] for split in ("train", "test") if split in splits}
     if not wanted:
         raise DataError("at least one of the splits train and test must be asked for")
-    train_at, holdout_at = _train_and_holdout(wanted.get("train"), train_images, seed)
+    train_at, holdout_at = (_some if for_ranges else _train_and_holdout)(wanted.get("train"), train_images, seed)
     if "train" in wanted:
         wanted["train"] = wanted["train"].subset(train_at + holdout_at)
     size = common_size(list(wanted.values()), image_size, colour=colour, skip_corrupt=skip_corrupt)
@@ -166,18 +169,21 @@ def _parts(both: Split | None, trained_on: int) -> tuple[Split | None, Split | N
     return both.subset(range(trained_on)).readable(), held_out.readable()
 
 
-def _digits(image_size: int | None, splits: Collection[str], train_images: int | None, seed: int) -> Data:
+def _digits(
+    image_size: int | None, splits: Collection[str], train_images: int | None, seed: int, for_ranges: bool
+) -> Data:
     parts = digits_splits(image_size)
     train, side = parts["train"], image_size or DIGITS_SIDE
     if train_images is not None:
-        _check_enough(train_images, len(train), 10)
+        if not for_ranges:
+            _check_enough(train_images, len(train), 10)
         train = train.subset(balanced_positions(train.ids, train.labels.tolist(), train_images, seed))
     return Data(
         name="digits",
         classes=tuple("0123456789"),
         input_size=(1, side, side),
         train=train if "train" in splits else None,
-        holdout=parts["holdout"] if "train" in splits else None,
+        holdout=parts["holdout"] if "train" in splits and not for_ranges else None,
         test=parts["test"] if "test" in splits else None,
         flips=False,
         crop_padding=1,
@@ -213,6 +219,13 @@ def _found(
         f"--data must be an image folder, a tar file, digits or a timm scheme such as torch/cifar10, found nothing at "
         f"{spec}{did_you_mean(spec, known)}"
     )
+
+
+def _some(items: Items | None, count: int | None, seed: int) -> tuple[list[int], list[int]]:
+    """As many, balanced by class, or all where there are fewer; and none held out."""
+    if items is None:
+        return [], []
+    return balanced_positions(items.ids, items.labels, len(items) if count is None else count, seed), []
 
 
 def _train_and_holdout(items: Items | None, train_images: int | None, seed: int) -> tuple[list[int], list[int]]:

@@ -24,6 +24,7 @@ from kdcompress.evaluation.evaluate import fingerprint
 from kdcompress.evaluation.kept import forget_old, key_of
 from kdcompress.evaluation.kept_scores import KeptScores
 from kdcompress.evaluation.loading import Loaded, load
+from kdcompress.evaluation.masking.gradients import has_gradients
 from kdcompress.evaluation.measure import identity, votes_folder
 from kdcompress.evaluation.smoothing.certified import smoothing
 from kdcompress.evaluation.smoothing.kept import KeptVotes
@@ -104,7 +105,11 @@ def certify_loaded(
         name: _certified(name, model, subjects.get(name), loaded.images, settings, device, listener)
         for name, model in loaded.models.items()
     }
-    audit = _audit(loaded, models, settings, device, listener) if settings.audits else None
+    audit, unaudited = None, None
+    if settings.audits and (unaudited := _why_no_audit(loaded, device)) is None:
+        audit = _audit(loaded, models, settings, device, listener)
+    elif unaudited is not None:
+        listener.note(unaudited)
     result = Certification(
         threat_model=ThreatRecord(norm=settings.threat.norm, eps=settings.threat.eps),
         radii=settings.radii,
@@ -114,7 +119,11 @@ def certify_loaded(
         models=models,
         audit=audit,
         gates=certification_gates(settings, judged, models[judged]),
-        notes=(*loaded.notes, *(() if audit is None else audit.unmeasured)),
+        notes=(
+            *loaded.notes,
+            *(() if audit is None else audit.unmeasured),
+            *(() if unaudited is None else (unaudited,)),
+        ),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         seconds=round(time.perf_counter() - started, 1),
@@ -220,6 +229,13 @@ def _certified(
         if kind in settings.kinds and estimate is None:
             listener.note(f"{name}: {kind} needs gradients, and this network has none")
     return found
+
+
+def _why_no_audit(loaded: Loaded, device: torch.device) -> str | None:
+    """A search without gradients moves nowhere, and would find every premise to hold."""
+    x, y = next(loaded.images.batches(8, device=device))
+    without = [name for name, model in loaded.models.items() if not has_gradients(model.model, x, y)]
+    return f"the propositions: not measured: no gradients of the {without[0]}" if without else None
 
 
 def _audit(

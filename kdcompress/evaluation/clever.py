@@ -49,10 +49,10 @@ def clever_scores(
         ((x, y),) = images.subset([number]).batches(1, device=device)
         with torch.no_grad():
             logits = model(x)[0].float().cpu()
-        row = kept.load(number, x[0], logits)
+        row = kept.load(number, x[0], int(y), logits)
         if row is None:
             row = _scored(model, x, y, norm, settings, batch_size, generator(settings.seed, f"clever {number}"))
-            kept.save(number, x[0], logits, row)
+            kept.save(number, x[0], int(y), logits, row)
         on_progress(number + 1, len(images))
         return row
 

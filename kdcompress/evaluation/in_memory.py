@@ -154,7 +154,7 @@ def certify_model(
         kinds=tuple(kinds),
         evaluation=evaluation or EvaluationSettings(attack="none"),
         gates=gates or CertifyGates(),
-        **{"clever": CleverSettings.for_radii([ball.eps for ball in radii])} | more,
+        **{"clever": CleverSettings.for_radii([ball.eps for ball in radii], radii[0].norm)} | more,
     )
     refuse_uncertifiable(settings)
     listener = listener if here().leads else Listener()

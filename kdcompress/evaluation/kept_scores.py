@@ -23,12 +23,12 @@ class KeptScores:
     folder: Path | None
     note: str | None = None
 
-    def load(self, number: int, x: Tensor, logits: Tensor) -> Tensor | None:
-        """What was kept of the image x (C, H, W), whose place among the images is `number`; None where nothing was."""
+    def load(self, number: int, x: Tensor, y: int, logits: Tensor) -> Tensor | None:
+        """What was kept of the image x (C, H, W) of class y, the `number`th of the images; None where nothing was."""
         if self.folder is None:
             return None
         try:
-            found = load((self.folder / _file(number, x)).read_bytes())
+            found = load((self.folder / _file(number, x, y)).read_bytes())
             values, probe = found["values"], found["probe"]
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
@@ -36,13 +36,13 @@ class KeptScores:
         near = probe.shape == logits.shape and torch.allclose(probe, logits, rtol=1e-2, atol=1e-2 * float(logits.std()))
         return values if near else None
 
-    def save(self, number: int, x: Tensor, logits: Tensor, values: Tensor) -> None:
+    def save(self, number: int, x: Tensor, y: int, logits: Tensor, values: Tensor) -> None:
         """Atomically: a kill leaves the file as it was before or after."""
         if self.folder is None:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / _file(number, x), save({"values": values, "probe": logits.contiguous()}))
+            write_whole(self.folder / _file(number, x, y), save({"values": values, "probe": logits.contiguous()}))
         except OSError as error:
             self.note = f"scores cannot be kept in {self.folder} ({error.strerror or error}): a killed run starts over"
             self.folder = None
@@ -51,6 +51,6 @@ class KeptScores:
 NOT_KEPT = KeptScores(None)
 
 
-def _file(number: int, x: Tensor) -> str:
-    seen = hashlib.sha256(f"{number} ".encode() + x.cpu().contiguous().numpy().tobytes())
+def _file(number: int, x: Tensor, y: int) -> str:
+    seen = hashlib.sha256(f"{number} {y} ".encode() + x.cpu().contiguous().numpy().tobytes())
     return f"score-{seen.hexdigest()[:24]}.safetensors"

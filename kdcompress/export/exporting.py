@@ -175,17 +175,15 @@ def _calibration(settings: ExportSettings, loaded: Loaded, listener: Listener) -
             image_size=settings.data.image_size or (height if height == width else None),
             splits=["train"],
             train_images=settings.calibration_images,
+            for_ranges=True,
             colour=channels == 3,
             on_progress=listener.count,
         )
     except DataError as error:
         raise DataError(f"--int8 reads its ranges from training images: {error}") from error
-    left = settings.calibration_images
-    for split in (found.train, found.holdout):  # nothing is chosen here, so that no image need be held out
-        for x, _ in split.batches(CALIBRATED) if split is not None else ():
-            if left > 0:
-                yield x[:left]
-            left -= len(x)
+    assert found.train is not None  # it was asked for
+    for x, _ in found.train.batches(CALIBRATED):
+        yield x
 
 
 def _as_loaded(runtime: Program, parent: LoadedModel, out: Path, content: bytes) -> LoadedModel:

@@ -10,7 +10,7 @@ from kdcompress.settings.base import Eps, Positive, Settings
 from kdcompress.settings.evaluation import EvaluationSettings
 from kdcompress.settings.gates import CertifyGates
 from kdcompress.settings.inputs import DataSettings, ModelFile, ThreatSettings
-from kdcompress.threat import ThreatModel
+from kdcompress.threat import LARGEST, Norm, ThreatModel
 
 
 class CleverSettings(Settings):
@@ -39,10 +39,10 @@ class CleverSettings(Settings):
     seed: int = 0
 
     @classmethod
-    def for_radii(cls, radii: Sequence[float], **given: Any) -> Self:
-        """With an R of four times the largest radius asked for, where none is given."""
+    def for_radii(cls, radii: Sequence[float], norm: Norm = "Linf", **given: Any) -> Self:
+        """With an R of four times the largest radius asked for, as far as the norm goes, where none is given."""
         chosen = {name: value for name, value in given.items() if value is not None}
-        return cls.of(**{"clever_radius": 4 * max(radii)} | chosen)
+        return cls.of(**{"clever_radius": min(4 * max(radii), LARGEST[norm])} | chosen)
 
 
 class AuditSettings(Settings):
@@ -111,6 +111,12 @@ class CertifySettings(Settings):
             _ = ThreatModel(self.threat.norm, eps)
         if self.threat.norm == "L1":
             raise UsageError("--norm L1 is for evaluate; certify under Linf or L2")
+        largest = LARGEST[self.threat.norm]
+        if self.clever.clever_radius > largest:
+            raise UsageError(
+                f"--clever-radius must be in (0, {largest:g}] under {self.threat.norm}, got "
+                f"{self.clever.clever_radius:g}: inputs are in [0, 1]"
+            )
         return self
 
     @property

@@ -119,6 +119,14 @@ class TestHoldout:
         assert (len(train), len(holdout)) == (18, 2)
         assert Counter(torch.cat([train.labels, holdout.labels]).tolist()) == {0: 10, 1: 10}
 
+    @pytest.mark.parametrize(("count", "loaded"), [(4, 4), (10**6, 12)])
+    def test_ranges_take_fewer_images_than_classes_and_no_more_than_there_are(
+        self, write_tree: WriteTree, count: int, loaded: int
+    ) -> None:
+        root = str(write_tree(classes=tuple("abcdef"), per_class=2))
+        data = load_data(root, splits=["train"], train_images=count, for_ranges=True)
+        assert data.train is not None and len(data.train) == loaded and len(data.holdout or ()) == 0
+
     def test_a_training_split_of_single_images_is_refused(self, write_tree: WriteTree) -> None:
         assert "at least two images of a class" in refused(write_tree(per_class=1))
 

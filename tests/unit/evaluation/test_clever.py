@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdcompress.data import Split
+from kdcompress.data import Split, split_from_pixels
 from kdcompress.evaluation.clever import clever_scores, nearest_rivals
 from kdcompress.evaluation.kept_scores import KeptScores
 from kdcompress.maths.radii import first_order_radius
@@ -104,6 +104,22 @@ def test_a_score_that_was_kept_is_not_sampled_again_unless_the_network_changed(g
         inner[3].weight.mul_(-1)  # type: ignore[union-attr, operator]
     changed, sampled = run()
     assert changed != first and sampled == all_of_them
+
+
+def test_a_score_that_was_kept_is_of_the_label_that_it_was_found_for(greys: Split, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 5)).eval().requires_grad_(False)
+    x, _ = next(greys.subset([3]).batches(1))
+    right = int(model(x).argmax())
+    pixels = (255 * x).round().to(torch.uint8)
+    chosen = CleverSettings(clever_radius=0.2, clever_batches=5, clever_samples=4)
+    found = []
+    for label in (right, (right + 1) % 5):
+        images = split_from_pixels(pixels, torch.tensor([label]))
+        score = clever_scores(model, images, "Linf", chosen, batch_size=64, device=CPU, kept=KeptScores(tmp_path))
+        assert score is not None
+        found += score.scores
+    assert found[0] > 0 and found[1] == 0
 
 
 def test_where_scores_cannot_be_kept_it_is_said_and_they_are_found(greys: Split, tmp_path: Path) -> None:

@@ -166,3 +166,48 @@ def test_radii_may_be_numbers_of_any_kind(digits: tuple[torch.Tensor, torch.Tens
     quick = HOW.model_copy(update={"attack": "none", "certify_images": 0})
     for eps in (np.float32(0.125), torch.tensor(0.125), "1/8", [0.125]):
         assert evaluate_model(load_model(TEACHER), digits, eps=eps, evaluation=quick).threat_model.eps == 0.125  # type: ignore[arg-type]
+
+
+def test_an_eps_whose_clever_radius_would_leave_the_ball_of_all_images(
+    digits: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    model = load_model(TEACHER)
+    few = {"images": 4, "device": "cpu"}
+    found = certify_model(model, digits, eps=0.6, kinds=("clever",), evaluation=EvaluationSettings(**few))  # type: ignore[arg-type]
+    clever = found.models["student"].clever
+    assert clever is not None and clever.R == 1.0
+    with pytest.raises(KdcompressError, match=r"--clever-radius must be in \(0, 1\] under Linf, got 1.2"):
+        certify_model(
+            model,
+            digits,
+            eps=0.1,
+            kinds=("clever",),
+            clever=CleverSettings(clever_radius=1.2),
+            evaluation=EvaluationSettings(**few),  # type: ignore[arg-type]
+        )
+
+
+class Blind(nn.Module):
+    """A network without gradients."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            logits: torch.Tensor = self.inner(x)
+        return logits
+
+
+def test_the_propositions_are_not_audited_where_a_network_has_no_gradients(
+    digits: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    """Every search would stay where it is, and every premise seem to hold."""
+    teacher = load_model(TEACHER)
+    how = EvaluationSettings(images=8, device="cpu", n=50, n0=10)
+    found = certify_model(
+        Blind(teacher.model).eval(), digits, eps=0.1, teacher=teacher, kinds=("smoothing",), evaluation=how
+    )
+    assert found.audit is None and found.models["student"].smoothing is not None
+    assert "the propositions: not measured: no gradients of the student" in found.notes
