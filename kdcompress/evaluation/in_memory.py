@@ -70,8 +70,8 @@ def evaluate_model(
     Guarantees:
         - networks are left as they are: copies are judged, in eval mode;
         - with the `ids` of a folder's images the report is the one that files of the same network and images give, but
-          for the network's name, hash, size and time. `images=N` takes the first N of a shuffle by `ids`, and lists that
-          are as long as the images (verdicts, radii) are in the order of that shuffle.
+          for the network's name, hash, size and time. `images=N` takes the first N of a shuffle by `ids`, and lists
+          as long as the images (verdicts, radii) are in the order of that shuffle.
 
     Args:
         model: inputs (B, C, H, W) in [0,1] -> logits (B, K), with its normalisation inside; a torch module, or what
