@@ -56,7 +56,7 @@ DIGITS = Bed(
     images=200,
     students={
         "resnet18": Student("resnet18", SMALL, stride=8),
-        "convnext": Student("convnext_atto", CONVNEXT, stride=8),
+        "convnext": Student("convnext_atto", CONVNEXT, stride=8, rates={"at": 3e-3}),
         "mobilenetv2": Student("mobilenetv2_035", {}, stride=8),
         "vit": Student("vit_tiny_patch16_224", VIT, lr=3e-3),
     },
