@@ -1,6 +1,5 @@
 """A file of options to begin with, for the teacher and the data at hand."""
 
-import json
 from pathlib import Path
 
 from kdcompress.data import load_data
@@ -8,6 +7,7 @@ from kdcompress.errors import UsageError
 from kdcompress.models.inspection import Inspection, inspect
 from kdcompress.models.layouts import LAYOUTS, UNREADABLE
 from kdcompress.progress import Listener
+from kdcompress.settings.config import line
 
 
 def starting_options(teacher: Path, data: str, data_dir: Path | None = None, *, listener: Listener = Listener()) -> str:
@@ -26,9 +26,9 @@ def starting_options(teacher: Path, data: str, data_dir: Path | None = None, *, 
     taken = found.input_size or images.input_size
     if taken[0] != C:
         raise UsageError(f"--teacher {teacher} takes images of {taken[0]} channels, and --data {data} has {C}")
-    where = [f"data = {json.dumps(data)}  # {len(images.classes)} classes, {C}x{H}x{W}"]
+    where = [f"{line('data', data)}  # {len(images.classes)} classes, {C}x{H}x{W}"]
     if data_dir is not None:
-        where.append(f"data-dir = {json.dumps(str(data_dir))}")
+        where.append(line("data-dir", str(data_dir)))
     if taken != images.input_size:
         where.append(f"image-size = {taken[-1]}  # the teacher's")
     return "\n".join(
@@ -80,7 +80,7 @@ def proposed_student(found: Inspection) -> list[str]:
 
 def _teacher(found: Inspection) -> list[str]:
     """What the file tells, and lines to fill in for what it does not."""
-    lines = [f"teacher = {json.dumps(found.path)}"]
+    lines = [line("teacher", found.path)]
     if found.kdcompress:
         return lines
     if found.arch is None:
@@ -89,7 +89,7 @@ def _teacher(found: Inspection) -> list[str]:
         lines.append(f"# its layout is recognised: {found.arch}")
     else:
         others = f"  # or {', '.join(found.others)}" if found.others else ""
-        lines.append(f"teacher-arch = {json.dumps(found.arch)}{others}")
+        lines.append(f"{line('teacher-arch', found.arch)}{others}")
     if found.arch in UNREADABLE:
         lines.append(f'# FILL IN: teacher-arg = ["{UNREADABLE[found.arch]}=silu"]  # or relu: the weights do not tell')
     if not found.normalised:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from kdcompress.cli.signatures import TYPED
 from kdcompress.errors import EXIT_CANNOT_RUN, UsageError
 
 SUMMARIES = {
@@ -76,12 +77,23 @@ class _Command(TyperCommand):
     """One of them, which takes no empty text: a path of no letters would be the current folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = _typed(args)
         for before, typed in zip(["", *args], args, strict=False):
             option, equals, value = typed.partition("=")
             if not typed or (typed.startswith("--") and equals and not value):
                 called = option or (before if before.startswith("-") else "an argument")
                 raise UsageError(f"{called} is empty; is a variable of the shell not set?")
         return super().parse_args(ctx, args)
+
+
+def _typed(args: list[str]) -> dict[str, str]:
+    """Options as typed, called as fields, with what follows them."""
+    found = {}
+    for word, after in zip(args, [*args[1:], ""], strict=False):
+        if word.startswith("--"):
+            option, equals, value = word[2:].partition("=")
+            found[option.replace("-", "_")] = value if equals else after
+    return found
 
 
 class Commands(TyperGroup):

@@ -19,7 +19,7 @@ import typer
 
 from kdcompress.cli.boundary import boundary
 from kdcompress.cli.output import QUIET, VERBOSE
-from kdcompress.cli.signatures import with_options
+from kdcompress.cli.signatures import TYPED, with_options
 from kdcompress.errors import UsageError, did_you_mean
 
 PREFIX = "KDCOMPRESS_"
@@ -37,6 +37,8 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
             if quiet and verbose:
                 raise UsageError("--quiet and --verbose ask for opposite things; leave one of them out")
             _refuse_code(context)
+            if not quiet:
+                typer.echo("".join(f"note: {line}\n" for line in context.meta.get(ASIDE, ())), err=True, nl=False)
         tokens = QUIET.set(quiet), VERBOSE.set(verbose)
         try:
             if verbose:
@@ -105,6 +107,8 @@ def _set_defaults(context: typer.Context, config: Path | None) -> None:
     command, name = context.command, str(context.info_name)
     everywhere = {option for one in commands.values() for option in names_of(one)}
     own = names_of(command)
+    several = {one.name for one in command.params if one.nargs == -1 or getattr(one, "multiple", False)}
+    set_ = from_environment(os.environ, own, everywhere, several)
     if config is None:
         filed = {}
     elif config.suffix == ".json":
@@ -112,12 +116,11 @@ def _set_defaults(context: typer.Context, config: Path | None) -> None:
         context.meta[CODE] = {option: value for option, value in filed.items() if _is_code(option, value)}
     else:
         filed = from_file(config, name, own, everywhere, commands)
+    filed = _without_what_follows(context, filed, own, set_, str(config))
     flags = {one.name for one in command.params if getattr(one, "is_flag", False)}
     for option, value in filed.items():
         if isinstance(value, bool) and option not in flags:
             raise UsageError(f"--config {config}: {option.replace('_', '-')} takes a value, got {str(value).lower()}")
-    several = {one.name for one in command.params if one.nargs == -1 or getattr(one, "multiple", False)}
-    set_ = from_environment(os.environ, own, everywhere, several)
     context.default_map = {
         option: [value] if option in several and not isinstance(value, list) else value
         for option, value in (filed | set_).items()
@@ -125,6 +128,33 @@ def _set_defaults(context: typer.Context, config: Path | None) -> None:
     context.meta[FROM] = dict.fromkeys(filed, str(config)) | {
         option: f"{PREFIX}{option.upper()} in the environment" for option in set_
     }
+
+
+ASIDE = "kdcompress.aside"
+"""In a context's `meta`: what of a file was left aside, and why, a line each."""
+
+
+def _without_what_follows(
+    context: typer.Context, filed: dict[str, Any], own: Mapping[str, str], set_: Mapping[str, Any], file: str
+) -> dict[str, Any]:
+    """The file's values, but for those that belong to a recipe (...) of the file's where another is asked for."""
+    from kdcompress.settings.followers import overruled
+
+    typed = {own[name]: value for name, value in context.meta.get(TYPED, {}).items() if name in own}
+    asked = {**set_, **typed}
+    found = overruled(filed, asked)
+    context.meta[ASIDE] = [
+        f"--{_dashed(option)} is {asked[option]}, not {filed[option]} as in {file}, whose "
+        f"{', '.join(f'--{_dashed(name)}' for name in gone if name not in asked)} are left aside"
+        for option, gone in found.items()
+        if any(name not in asked for name in gone)
+    ]
+    aside = {name for gone in found.values() for name in gone}
+    return {name: value for name, value in filed.items() if name not in aside}
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 Config = Annotated[

@@ -6,6 +6,9 @@ from typing import Any
 
 Command = Callable[..., None]
 
+TYPED = "kdcompress.typed"
+"""In a context's `meta`: options as typed, called as fields, for what must be known of them before they are parsed."""
+
 
 def taking(*blocks: type) -> Callable[[Command], Command]:
     """The command with the options of the blocks beside its own; it gets them in its `**asked`."""

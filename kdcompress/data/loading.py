@@ -14,12 +14,13 @@ from kdcompress.data.archives import tar_tree
 from kdcompress.data.decoding import Damaged, OnProgress, Size, common_size, decoded
 from kdcompress.data.digits import DIGITS_SIDE, digits_splits
 from kdcompress.data.items import Items, agreed_classes
-from kdcompress.data.schemes import TORCH_NAMES, is_scheme, scheme_splits
+from kdcompress.data.schemes import TORCH_NAMES, scheme_splits
 from kdcompress.data.selection import balanced_positions, holdout_positions
 from kdcompress.data.shards import refuse_packed, shard_splits, shards_of
 from kdcompress.data.splits import ReadRows, Split
 from kdcompress.data.tree import SPLIT_FOLDERS, folder_tree, tree_splits
 from kdcompress.errors import DataError, did_you_mean
+from kdcompress.settings.inputs import is_scheme
 
 # A split with more pixels than this is read from its files again for every batch; also the most image bytes of a tar.
 MEMORY_LIMIT = 4 * 2**30

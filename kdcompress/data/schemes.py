@@ -33,16 +33,6 @@ _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "val")}
 _TORCH_SPLIT_NAMES = {"train": ("train",), "test": ("validation",)}
 
 
-def is_scheme(spec: str) -> bool:
-    """Whether `spec` has the form of a timm scheme.
-
-    >>> is_scheme("torch/cifar10"), is_scheme("pictures/torch"), is_scheme("digits")
-    (True, False, False)
-    """
-    prefix, slash, _ = spec.partition("/")
-    return bool(slash) and prefix.lower() in (*_PACKAGES, _SHARDS)
-
-
 def scheme_splits(
     spec: str, data_dir: Path | None, splits: Sequence[str], limit: int, on_progress: OnProgress | None = None
 ) -> tuple[dict[str, Items], tuple[str, ...]]:

@@ -4,7 +4,7 @@ Reports hold their settings too, and are read here as files of options.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from kdcompress.settings.base import Settings
 from kdcompress.settings.certification import AuditSettings, CertifySettings
 from kdcompress.settings.evaluation import EvaluateSettings
 from kdcompress.settings.export import ExportSettings
-from kdcompress.settings.inputs import ModelFile
+from kdcompress.settings.inputs import ModelFile, is_scheme
 
 Options = dict[str, Any]
 """By option without its dashes: a text, a number, a flag, or a list of texts where it is given several times."""
@@ -41,17 +41,54 @@ def as_options(settings: Settings) -> Options:
             if value:
                 found[_option(name.removesuffix("s"))] = _pairs(value)
         elif name == "data":
-            found["data"] = str(Path(value).resolve()) if Path(value).exists() else value
+            found["data"] = named(value)
         else:
             found[_option(name)] = str(value.resolve()) if isinstance(value, Path) else value
     return found
 
 
-def as_toml(command: str, options: Options) -> str:
-    """A file that `kdcompress COMMAND --config FILE` reads."""
+def named(data: str) -> str:
+    """A folder or file of images by its whole path; built-in ones and schemes, which count before it, as they are."""
+    if data == "digits" or is_scheme(data) or not Path(data).exists():
+        return data
+    return str(Path(data).resolve())
+
+
+def as_toml(command: str, options: Options, *, besides: Sequence[str] = ()) -> str:
+    """A file that `kdcompress COMMAND --config FILE` reads.
+
+    Args:
+        besides: what no option asks for, and the file therefore cannot: it says so.
+    """
     lines = [f"# kdcompress {command} --config FILE", "", f"[{command}]"]
-    lines += [f"{name} = {_written(value)}" for name, value in options.items()]
+    if besides:
+        lines.insert(1, f"# NOT THE WHOLE RUN, which Python asked for: no option asks for {', '.join(besides)}")
+    lines += [line(name, value) for name, value in options.items()]
     return "\n".join(lines) + "\n"
+
+
+def besides_options(settings: Settings) -> tuple[str, ...]:
+    """What of these settings `as_options` cannot say: values that Python gave, and no recipe or default gives."""
+    found: list[str] = []
+    for _, value in settings:
+        if isinstance(value, Settings):
+            found += besides_options(value)
+    own = [name for name, _ in settings if name in _PYTHON_ONLY]
+    if own:
+        usual = dict(type(settings).of(**{name: value for name, value in settings if name not in own}))
+        found += [f"{name} = {value}" for name, value in settings if name in own and value != usual[name]]
+    return tuple(found)
+
+
+def line(option: str, value: Any) -> str:
+    """A line of TOML; a comment where a name has bytes that are no UTF-8, which TOML cannot hold."""
+    text = f"{option} = {_written(value)}"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        return f"# {shown}  # type --{option}: this name is no UTF-8, and cannot stand here"
+    return text
 
 
 def of_report(content: Mapping[str, Any], asking: str, defaults: Mapping[str, Any]) -> Options:
@@ -133,13 +170,19 @@ _ARGUMENT = ("student", "model")
 def _of_a_file(role: str, file: ModelFile, prefix: str) -> Options:
     found: Options = {role: str(file.path.resolve())}
     if file.arch is not None:
-        found[f"{prefix}arch"] = file.arch
+        found[f"{prefix}arch"] = _whole(file.arch)
     if file.args:
         found[f"{prefix}arg"] = _pairs(file.args)
     for name, value in (("mean", file.mean), ("std", file.std)):
         if value is not None:
             found[f"{prefix}{name}"] = value if isinstance(value, str) else ",".join(map(repr, value))
     return found
+
+
+def _whole(arch: str) -> str:
+    """`file.py:function` by the file's whole path; other names as they are."""
+    path, colon, function = arch.rpartition(":")
+    return f"{Path(path).resolve()}:{function}" if colon and path.endswith(".py") else arch
 
 
 def _pairs(arguments: Mapping[str, Any]) -> list[str]:
@@ -154,4 +197,8 @@ def _written(value: Any) -> str:
     """As TOML, whose texts and lists of texts are JSON's."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return repr(value) if isinstance(value, int | float) else json.dumps(value)
+    return (
+        repr(value)
+        if isinstance(value, int | float)
+        else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    )

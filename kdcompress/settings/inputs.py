@@ -13,6 +13,19 @@ Statistics = tuple[float, ...] | Literal["none"] | None
 """Normalisation as given: one number a channel, `none` for no normalisation, None for "read it from the file"."""
 
 
+SCHEMES = ("torch", "hfds", "hfids", "tfds", "wds")
+
+
+def is_scheme(spec: str) -> bool:
+    """Whether `spec` has the form of a timm scheme.
+
+    >>> is_scheme("torch/cifar10"), is_scheme("pictures/torch"), is_scheme("digits")
+    (True, False, False)
+    """
+    prefix, slash, _ = spec.partition("/")
+    return bool(slash) and prefix.lower() in SCHEMES
+
+
 class DataSettings(Settings):
     """Which images, and how they are read.
 

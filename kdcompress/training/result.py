@@ -11,7 +11,7 @@ from kdcompress.models.cost import macs, parameter_count
 from kdcompress.models.normalised import NormalisedModel
 from kdcompress.models.record import ModelRecord
 from kdcompress.settings import PruneSettings, TeachingSettings, TrainSettings
-from kdcompress.settings.config import as_options, as_toml
+from kdcompress.settings.config import as_options, as_toml, besides_options
 from kdcompress.threat import ThreatModel
 from kdcompress.training.folder import run_folder
 from kdcompress.training.ingredients import training_split
@@ -98,7 +98,7 @@ def leave(
         if gradient is not None:  # what was chosen by the clock might be chosen otherwise
             options["iga-mode"] = gradient.mode
         (folder / "run.toml").write_text(
-            as_toml(_command(settings), options), encoding="utf-8", errors="backslashreplace"
+            as_toml(_command(settings), options, besides=besides_options(settings)), encoding="utf-8"
         )
         lines = [json.dumps(asdict(epoch)) for epoch in fitted.history]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """Options from a file and the environment, and the file that a run leaves to be run again."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from kdcompress.settings import (
     PruneSettings,
     RunSettings,
     Settings,
+    TeacherCheckSettings,
     ThreatSettings,
     TrainSettings,
 )
-from kdcompress.settings.config import as_options, as_toml
+from kdcompress.settings.config import as_options, as_toml, besides_options, named
 from kdcompress.training import runs
 
 TEACHER = ModelFile(path=Path("/t/robust.pt"), arch="a.b:c", args={"depth": 3, "act": "1", "k": [1, [2, 3]]})
@@ -228,6 +230,100 @@ def test_a_variable_that_no_option_knows_is_refused(asked: Any, monkeypatch: pyt
     assert "KDCOMPRESS_...: no command has an option epocs; did you mean epochs" in asked("distill")
 
 
+JACOBIAN = DistillSettings(
+    **PAIR,
+    loss=LossSettings(align="jacobian", iga_weight=3.0),
+    run=RunSettings(epochs=3, ema=0.9, lr=0.02, weight_decay=0.1),
+)
+
+
+@pytest.mark.parametrize(
+    ("typed", "fields"),
+    [
+        (("--recipe", "kd"), {"loss": LossSettings(recipe="kd")}),
+        (("--recipe=rslad",), {"loss": LossSettings(recipe="rslad")}),
+        (("--recipe", "kdiga"), {"loss": LossSettings(recipe="kdiga", align="jacobian")}),
+        (("--recipe", "kdiga-noise"), {}),
+        (("--recipe", "kd", "--iga-weight", "2"), {"loss": LossSettings(recipe="kd", iga_weight=2.0)}),
+        (("--optimizer", "sgd"), {"run": RunSettings(epochs=3, ema=0.9, optimizer="sgd")}),
+        (("--average", "none"), {"run": RunSettings(epochs=3, average="none", lr=0.02, weight_decay=0.1)}),
+        (("--epochs", "9"), {"run": RunSettings(epochs=9, ema=0.9, lr=0.02, weight_decay=0.1)}),
+    ],
+)
+def test_another_recipe_than_the_files_is_not_given_the_weights_of_the_files(
+    asked: Any, tmp_path: Path, typed: tuple[str, ...], fields: dict[str, Any]
+) -> None:
+    file = written(tmp_path / "run.toml", as_toml("distill", as_options(JACOBIAN)))
+    found, _ = asked("distill", "--config", file, "--out", tmp_path / "out", *typed)
+    assert found.model_dump(mode="json") == JACOBIAN.model_copy(update=fields).model_dump(mode="json")
+
+
+def test_what_is_left_aside_is_said(run: Any, asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path / "run.toml", as_toml("distill", as_options(JACOBIAN)))
+    monkeypatch.setenv("KDCOMPRESS_OPTIMIZER", "sgd")
+    ran = run("distill", "--config", file, "--out", tmp_path / "out", "--recipe", "kd", "--iga-weight", "2")
+    notes = [line for line in ran.stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2
+    assert "--recipe is kd, not kdiga-noise as in" in notes[0] and "--input-noise" in notes[0]
+    assert "--iga-weight" not in notes[0]  # it was typed, and counts
+    assert "--optimizer is sgd, not adamw" in notes[1] and notes[1].endswith("--lr, --weight-decay are left aside")
+    assert "note: " not in run("distill", "--config", file, "--out", tmp_path / "out", "--recipe", "kd", "-q").stderr
+
+
+def test_what_a_file_does_not_say_of_its_own_recipe_it_says_of_any(asked: Any, tmp_path: Path) -> None:
+    options = {name: value for name, value in as_options(JACOBIAN).items() if name != "recipe"}
+    file = written(tmp_path / "run.toml", as_toml("distill", options))
+    found, _ = asked("distill", "--config", file, "--out", tmp_path / "out", "--recipe", "kd")
+    assert found.loss.iga_weight == 3.0 and found.loss.align == "jacobian"
+
+
+def test_a_file_says_what_no_option_can_ask_for() -> None:
+    whole = DistillSettings(**PAIR, loss=LossSettings(recipe="ard"))
+    assert besides_options(whole) == ()
+    python = whole.model_copy(
+        update={
+            "loss": LossSettings(recipe="ard", labels_at="z", trust_power=2),
+            "check": TeacherCheckSettings(check_images=32),
+        }
+    )
+    found = besides_options(python)
+    assert found == ("trust_power = 2.0", "labels_at = z", "check_images = 32")
+    text = as_toml("distill", as_options(python), besides=found)
+    assert "# NOT THE WHOLE RUN" in text and "labels_at = z" in text and tomllib.loads(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["t\U0001f600.safetensors", "caf\u00e9 \u4e2d.safetensors", "tab\t.safetensors", "del\x7f.safetensors"]
+)
+def test_any_name_that_is_text_can_stand_in_the_file(name: str) -> None:
+    text = as_toml("distill", {"teacher": f"/t/{name}", "epochs": 3})
+    assert tomllib.loads(text)["distill"] == {"teacher": f"/t/{name}", "epochs": 3}
+
+
+def test_a_name_that_is_no_text_is_left_to_be_typed() -> None:
+    text = as_toml("distill", {"teacher": "/t/b\udcff.pt", "epochs": 3})
+    assert tomllib.loads(text)["distill"] == {"epochs": 3}
+    assert "type --teacher" in text
+
+
+def test_built_in_images_and_schemes_stay_what_they_are_beside_folders_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "torch/cifar10", "pictures"):
+        Path(name).mkdir(parents=True)
+    assert [named(name) for name in ("digits", "torch/cifar10", "./digits", "pictures", "elsewhere")] == [
+        *("digits", "torch/cifar10", f"{tmp_path}/digits", f"{tmp_path}/pictures", "elsewhere")
+    ]
+
+
+def test_a_function_of_a_file_is_named_by_the_files_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arch, whole in (("nets/my.py:net", f"{tmp_path}/nets/my.py:net"), ("a.b:c", "a.b:c"), ("resnet18", "resnet18")):
+        teacher = ModelFile(path=Path("/t/x.pt"), arch=arch)
+        assert as_options(DistillSettings(**PAIR | {"teacher": teacher}))["teacher-arch"] == whole
+
+
 def test_init_writes_a_file_that_a_run_and_an_evaluation_take(
     run: Any, asked: Any, teacher: list[str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +349,7 @@ def test_init_refuses_a_teacher_of_other_classes(run: Any, student: Path, tmp_pa
     assert not (tmp_path / "x.toml").exists()
 
 
-NETWORK = ModelFile(path=Path("/s/net.pt"), arch="a.py:b", args={"depth": 3}, mean=(0.5,), std=(0.25,))
+NETWORK = ModelFile(path=Path("/s/net.pt"), arch="/s/a.py:b", args={"depth": 3}, mean=(0.5,), std=(0.25,))
 FULL = EvaluationSettings(
     attack="pgd-7", images=9, seed=5, device="cpu", chunk=3, batch_size=2, keep_dir=Path("/k"), masking=False, n=70
 )
