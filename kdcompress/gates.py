@@ -160,15 +160,16 @@ def at_most(
 
 
 def drop_gate(option: str, model: str, most: float, estimate: tuple[float, float, float], n: int | None) -> Gate:
-    """By the interval's upper end, with a caution where so few images are too few even for equal networks.
+    """By the interval's upper end, with a caution where equal networks would miss it on so few images.
 
     Args:
         n: images, where the interval is paired.
     """
     gate = at_most(option, model, most, estimate, "bound")
-    if n is None or n >= (needed := images_needed(most)):
+    if gate.met or n is None or n >= (needed := images_needed(most)):
         return gate
-    return gate.model_copy(update={"caution": f"{n} images cannot meet it, {needed} can where nothing differs"})
+    can = f"{needed} can" if most > 0 else "no number can"
+    return gate.model_copy(update={"caution": f"{n} images cannot show it where nothing differs, {can}"})
 
 
 def images_needed(most: float) -> int:

@@ -11,6 +11,8 @@ from kdcompress.files import legible
 from kdcompress.threat import Norm
 
 SCHEMA_VERSION: Literal["1.1"] = "1.1"
+IN_MEMORY = "in memory"
+"""What images are called, and the folder of networks, that came from no file."""
 
 
 class Result(BaseModel):

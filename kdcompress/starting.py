@@ -1,36 +1,48 @@
 """A file of options to begin with, for the teacher and the data at hand."""
 
+from functools import partial
 from pathlib import Path
 
-from kdcompress.data import load_data
-from kdcompress.errors import UsageError
+from kdcompress.data import Data, load_data
+from kdcompress.errors import DataError, UsageError
 from kdcompress.models.inspection import Inspection, inspect
 from kdcompress.models.layouts import LAYOUTS, UNREADABLE
+from kdcompress.models.teachers import Size
 from kdcompress.progress import Listener
 from kdcompress.settings.config import line
 
 
-def starting_options(teacher: Path, data: str, data_dir: Path | None = None, *, listener: Listener = Listener()) -> str:
+def starting_options(
+    teacher: Path,
+    data: str,
+    data_dir: Path | None = None,
+    image_size: int | None = None,
+    *,
+    listener: Listener = Listener(),
+) -> str:
     """TOML for `--config`: what the files tell, what they do not as lines to fill in, and the options worth knowing.
+
+    Args:
+        image_size: the side that images are brought to; None for the teacher's, where it tells one and theirs differs.
 
     Raises:
         KdcompressError: if the teacher or the data cannot be read, or they do not go together.
     """
     found = inspect(teacher)
-    images = load_data(data, data_dir=data_dir, splits=["test"], on_progress=listener.count)
+    images, image_size = _images(data, data_dir, image_size, found.input_size, listener)
     if found.classes is not None and found.classes != len(images.classes):
         raise UsageError(
             f"--teacher {teacher} tells {found.classes} classes apart, and --data {data} has {len(images.classes)}"
         )
     C, H, W = images.input_size
-    taken = found.input_size or images.input_size
-    if taken[0] != C:
-        raise UsageError(f"--teacher {teacher} takes images of {taken[0]} channels, and --data {data} has {C}")
+    own = found.input_size
+    if own is not None and own[0] != C:
+        raise UsageError(f"--teacher {teacher} takes images of {own[0]} channels, and --data {data} has {C}")
     where = [f"{line('data', data)}  # {len(images.classes)} classes, {C}x{H}x{W}"]
     if data_dir is not None:
         where.append(line("data-dir", str(data_dir)))
-    if taken != images.input_size:
-        where.append(f"image-size = {taken[-1]}  # the teacher's")
+    if image_size is not None:
+        where.append(line("image-size", image_size))
     return "\n".join(
         [
             "# kdcompress distill --config FILE, then kdcompress evaluate --config FILE",
@@ -61,6 +73,27 @@ def starting_options(teacher: Path, data: str, data_dir: Path | None = None, *, 
     )
 
 
+def _images(
+    data: str, data_dir: Path | None, image_size: int | None, own: Size | None, listener: Listener
+) -> tuple[Data, int | None]:
+    """The test split, and the side that its images are to be brought to: as asked, else the teacher's where it tells.
+
+    Args:
+        own: (C, H, W) of the images that the teacher was made for.
+    """
+    read = partial(load_data, data, data_dir=data_dir, splits=["test"], on_progress=listener.count)
+    side = own[-1] if own is not None and own[1] == own[2] else None
+    try:
+        images = read(image_size=image_size)
+    except DataError:
+        if image_size is not None or side is None:
+            raise
+        return read(image_size=side), side  # images of several sizes, perhaps
+    if image_size is None and side is not None and images.input_size[1:] != (side, side):
+        return images, side
+    return images, image_size
+
+
 ONE_BLOCK = {4: 31_746, 8: 91_866, 16: 325_866, 32: 1_248_906, 64: 4_910_922}
 """Parameters of timm's resnet18 of one block a stage, by its first stage's channels; with two, and 64, 11.2 million."""
 
@@ -82,7 +115,8 @@ def _teacher(found: Inspection) -> list[str]:
     """What the file tells, and lines to fill in for what it does not."""
     lines = [line("teacher", found.path)]
     if found.kdcompress:
-        return lines
+        factory = found.arch is not None and ":" in found.arch  # code runs only where its user names it
+        return [*lines, f"# FILL IN: {line('teacher-arch', found.arch)}  # as it was built"] if factory else lines
     if found.arch is None:
         lines.append('# FILL IN: teacher-arch = "..."  # a timm name, or file.py:function that builds it')
     elif found.arch in LAYOUTS:

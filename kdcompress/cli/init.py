@@ -20,6 +20,7 @@ def init(
     teacher: options.Teacher,
     data: options.Data,
     data_dir: options.DataDir = None,
+    image_size: options.ImageSize = None,
     out: Annotated[Path, typer.Option(help="The file to write.", rich_help_panel=OUTPUT)] = Path("run.toml"),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=OUTPUT)
@@ -39,7 +40,7 @@ def init(
         from kdcompress.starting import starting_options
 
         with watched() as listener:
-            text = starting_options(teacher, data, data_dir, listener=listener)
+            text = starting_options(teacher, data, data_dir, image_size, listener=listener)
         try:
             write_whole(out, text.encode("utf-8", "backslashreplace"))
         except OSError as error:

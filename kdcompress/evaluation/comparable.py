@@ -1,7 +1,7 @@
 """What stands between two reports: why an accuracy of one is no measure for the other's, and what else differs."""
 
 from kdcompress.comparison import Column
-from kdcompress.report import RobustRate
+from kdcompress.report import IN_MEMORY, RobustRate
 from kdcompress.threat import ThreatModel, render_eps
 
 
@@ -17,6 +17,8 @@ def other_data(baseline: Column, other: Column) -> tuple[str, ...]:
         return ()
     if a.name != b.name:
         return (f"accuracy: measured on {b.name}, the baseline on {a.name}",)
+    if a.name == IN_MEMORY:  # all images in memory are called so
+        return ("accuracy: measured on other images in memory than the baseline's; take the same for both",)
     if a.classes != b.classes:
         return (f"accuracy: measured on {len(b.classes)} other classes than the baseline's {len(a.classes)}",)
     return ()

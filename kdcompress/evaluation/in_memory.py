@@ -14,11 +14,11 @@ from kdcompress.evaluation.certify import certify_loaded
 from kdcompress.evaluation.evaluate import evaluate_loaded
 from kdcompress.evaluation.loading import Loaded, notes_of
 from kdcompress.gates import refuse_impossible, refuse_uncertifiable
-from kdcompress.models.in_memory import NOWHERE, loaded_from
+from kdcompress.models.in_memory import loaded_from
 from kdcompress.models.teachers import LoadedModel
 from kdcompress.processes import here
 from kdcompress.progress import Listener
-from kdcompress.report import DataRecord, Report
+from kdcompress.report import IN_MEMORY, DataRecord, Report
 from kdcompress.settings import (
     KINDS,
     CertifyGates,
@@ -96,7 +96,7 @@ def evaluate_model(
     networks = {"student": model, "teacher": teacher, "surrogate": surrogate}
     settings = EvaluateSettings.of(
         **{name: _named(network) for name, network in networks.items()},
-        data=DataSettings(data=NOWHERE),
+        data=DataSettings(data=IN_MEMORY),
         threat=radii[0],
         more_eps=tuple(ball.eps for ball in radii[1:]),
         evaluation=evaluation or EvaluationSettings(),
@@ -149,7 +149,7 @@ def certify_model(
     networks = {"student": model, "teacher": teacher}
     settings = CertifySettings.of(
         **{name: _named(network) for name, network in networks.items()},
-        data=DataSettings(data=NOWHERE),
+        data=DataSettings(data=IN_MEMORY),
         threat=radii[0],
         more_eps=tuple(ball.eps for ball in radii[1:]),
         kinds=tuple(kinds),
@@ -174,7 +174,9 @@ def _named(network: Network | None) -> ModelFile | None:
     """What the settings of a report say of it."""
     if network is None:
         return None
-    return ModelFile(path=network.path if isinstance(network, LoadedModel) else Path(NOWHERE) / type(network).__name__)
+    return ModelFile(
+        path=network.path if isinstance(network, LoadedModel) else Path(IN_MEMORY) / type(network).__name__
+    )
 
 
 def _named_by_file(networks: Mapping[str, Network | None]) -> tuple[str, ...] | None:
@@ -214,7 +216,9 @@ def _loaded(
                 f"({', '.join(names[:3])}, ...): both must be of the same classes in the same order"
             )
     images = split.shuffled(evaluation.images, evaluation.seed)
-    record = DataRecord(name=NOWHERE, images=len(images), of=len(split), seed=evaluation.seed, classes=names, sha256="")
+    record = DataRecord(
+        name=IN_MEMORY, images=len(images), of=len(split), seed=evaluation.seed, classes=names, sha256=""
+    )
     notes = notes_of(models)
     for note in notes:
         listener.note(note)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from kdcompress.errors import CheckpointError
 from kdcompress.models.record import ModelRecord
-from kdcompress.models.teachers import LoadedModel, Size
-
-NOWHERE = "in memory"
+from kdcompress.models.teachers import LoadedModel, Size, check_size
+from kdcompress.report import IN_MEMORY
 
 
 def loaded_from(network: nn.Module | LoadedModel, classes: Sequence[str] | int, input_size: Size) -> LoadedModel:
@@ -24,11 +23,14 @@ def loaded_from(network: nn.Module | LoadedModel, classes: Sequence[str] | int, 
         classes: their names, or how many the data has at least, where they have none.
 
     Raises:
-        CheckpointError: if it cannot be copied, does not answer with finite logits, or for other classes.
+        CheckpointError: if its file told that it was made for images of another size; if it cannot be copied, does not
+            answer with finite logits, or for other classes.
     """
     found = network.record if isinstance(network, LoadedModel) else None
     module = network.model if isinstance(network, LoadedModel) else network
     name = type(module).__name__ if found is None else found.arch
+    if isinstance(network, LoadedModel) and network.tells_size:
+        check_size(input_size, network.record.input_size, name, cure="resize them")
     try:
         model = copy.deepcopy(module).eval().requires_grad_(False).cpu()
     except Exception as error:  # whatever a module's own attributes raise
@@ -47,7 +49,7 @@ def loaded_from(network: nn.Module | LoadedModel, classes: Sequence[str] | int, 
             raise CheckpointError(f"{name} was made for the classes {_few(found.classes)}, got {_few(names)}")
     record = ModelRecord(source="factory", arch=name, input_size=input_size, classes=names, mean=None, std=None)
     notes = network.notes if isinstance(network, LoadedModel) else ()
-    return LoadedModel(model, record, _sha256(model), Path(NOWHERE) / name, notes)
+    return LoadedModel(model, record, _sha256(model), Path(IN_MEMORY) / name, notes)
 
 
 def _classes_of(model: nn.Module, name: str, input_size: Size) -> int:

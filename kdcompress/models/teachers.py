@@ -47,6 +47,7 @@ class LoadedModel:
         sha256: of the file.
         notes: what was decided on the way that the file does not prove, one sentence each, for stderr.
         runtime: what answers, where that is more than the software of every report.
+        tells_size: whether its file tells what images it was made for; else the record's size is that of the data.
     """
 
     model: nn.Module
@@ -55,6 +56,7 @@ class LoadedModel:
     path: Path
     notes: tuple[str, ...] = ()
     runtime: str = ""
+    tells_size: bool = False
 
     @property
     def file_bytes(self) -> int:
@@ -116,7 +118,7 @@ def load_model(
     if checkpoint.record is not None:
         record, network = _from_record(checkpoint, checkpoint.record, arch, args, flags)
         notes: list[str] = []
-        _check_size(input_size, record.input_size, path)
+        check_size(input_size, record.input_size, str(path))
         _load(network, checkpoint, record.source, record.arch)
         statistics = chosen_normalisation(checkpoint, record.input_size[0], mean, std, flags)
     else:
@@ -145,7 +147,8 @@ def load_model(
     if not record.classes:
         names = tuple(classes or (str(number) for number in range(outputs)))
         record = record.model_copy(update={"classes": names})
-    return LoadedModel(model, record, checkpoint.sha256, path, tuple(notes))
+    tells_size = checkpoint.record is not None
+    return LoadedModel(model, record, checkpoint.sha256, path, tuple(notes), tells_size=tells_size)
 
 
 def load_named(
@@ -311,12 +314,17 @@ def _load(network: nn.Module, checkpoint: Checkpoint, source: Source, arch: str)
     load_state(network, state, what=str(checkpoint.path))
 
 
-def _check_size(found: Size | None, made_for: Size, path: Path) -> None:
-    """Convolutions run on images of any size, and answer nonsense."""
+def check_size(found: Size | None, made_for: Size, name: str, *, cure: str = "") -> None:
+    """Convolutions run on images of any size, and answer nonsense.
+
+    Args:
+        cure: what to do where only the side differs; "" for the option.
+    """
     if found is not None and found != made_for:
         shape, own = ("x".join(map(str, size)) for size in (found, made_for))
-        cure = f"add --image-size {made_for[1]}" if found[0] == made_for[0] else "bring images of as many channels"
-        raise CheckpointError(f"{path}: expected images of {own}, which it was made for, found {shape}; {cure}")
+        cure = cure or f"add --image-size {made_for[1]}"
+        cure = cure if found[0] == made_for[0] else "bring images of as many channels"
+        raise CheckpointError(f"{name}: expected images of {own}, which it was made for, found {shape}; {cure}")
 
 
 def _check_classes(classes: Sequence[str], outputs: int, record: ModelRecord, path: Path) -> list[str]:

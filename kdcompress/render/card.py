@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from kdcompress.render.markdown import escaped, markdown
-from kdcompress.report import ModelReport, Report
+from kdcompress.report import IN_MEMORY, ModelReport, Report
 from kdcompress.threat import render_eps
 
 
@@ -61,24 +61,35 @@ def _head(report: Report, model: ModelReport) -> str:
 An image classifier for {len(report.data.classes)} classes, of {model.params:,} parameters and {model.macs:,}
 multiply-accumulates an image. Its file has the sha256 `{model.sha256}`.
 
-## Use
+{_use(report)}## What was measured
+"""
+
+
+def _use(report: Report) -> str:
+    """How the file that was judged is loaded, with what was said of it; nothing of a network that had no file.
+
+    Files are named without the folders of the machine where they were.
+    """
+    asked = report.settings.get("student") or report.settings.get("teacher") or {}
+    path = PurePath(asked.get("path", "student.safetensors"))
+    if path.parts[:1] == (IN_MEMORY,):
+        return ""
+    said = {name: asked[name] for name in ("arch", "args", "mean", "std") if asked.get(name)}
+    if ":" in str(said.get("arch", "")):
+        file, _, function = said["arch"].rpartition(":")
+        said["arch"] = f"{PurePath(file).name}:{function}"
+    given = "".join(f", {name}={value!r}" for name, value in said.items())
+    return f"""## Use
 
 ```python
 from pathlib import Path
 
 from kdcompress import load_model
 
-model = load_model(Path({_text(_file(report))})).model  # inputs in [0,1], (B, C, H, W) -> logits (B, K)
+model = load_model(Path({_text(path.name)}){given}).model  # inputs in [0,1], (B, C, H, W) -> logits (B, K)
 ```
 
-## What was measured
 """
-
-
-def _file(report: Report) -> str:
-    """The name of the file that was judged, without the folders of the machine where it was."""
-    settings = report.settings.get("student") or report.settings.get("teacher") or {}
-    return PurePath(settings.get("path", "student.safetensors")).name
 
 
 def _tail(report: Report, model: ModelReport) -> str:

@@ -1,12 +1,14 @@
 """An export in words: what was written, how near it is, and what int8 cost."""
 
+import operator
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from kdcompress.export.record import Agreement, Export, Quantised
 from kdcompress.render.gates import gate_line
-from kdcompress.render.words import count, file_size, p_value, percent, points, signed_points
+from kdcompress.render.words import count, decimals, file_size, p_value, percent, points, signed_points
 from kdcompress.report import ModelReport, Paired
 
 
@@ -93,8 +95,9 @@ def _sentences(found: Quantised) -> list[str]:
 
 
 def _drop(found: Paired) -> str:
+    digits = decimals(found.high, found.within, 1, operator.le)
     return (
         f"of {found.n} images float alone is right on {found.teacher_only}, int8 alone on {found.student_only}; int8 "
-        f"lost {signed_points(found.drop)} points (95% interval {signed_points(found.low)} to "
-        f"{signed_points(found.high)}; McNemar's exact test: {p_value(found.p_value)})."
+        f"lost {signed_points(found.drop)} points (95% interval {signed_points(found.low, digits)} to "
+        f"{signed_points(found.high, digits)}; McNemar's exact test: {p_value(found.p_value)})."
     )

@@ -29,7 +29,7 @@ from kdcompress.models.record import ModelRecord
 from kdcompress.models.shrinking import same_function, shrink, shrunk_from
 from kdcompress.models.students import build_student
 from kdcompress.models.teachers import LoadedModel, load_model
-from kdcompress.models.within import SHRUNK
+from kdcompress.models.within import SHRUNK, within
 from kdcompress.settings import PruneSettings
 from kdcompress.training.run_record import PrunedRecord
 
@@ -57,8 +57,12 @@ def _pruned(settings: PruneSettings, data: Data) -> tuple[NormalisedModel, Model
     size = whole.record.input_size
     before = macs(whole.model, size)
     network = _as_asked(whole, (1 - settings.ratio) * before)
-    if parameter_count(network) * SHRUNK < parameter_count(whole.model):
-        raise UsageError(f"--ratio {settings.ratio:g} leaves less than a {SHRUNK}th of the weights; take less")
+    first = build_student(whole.record.model_copy(update={"shrunk": None}))
+    if parameter_count(network) * SHRUNK < parameter_count(first):
+        raise UsageError(
+            f"--ratio {settings.ratio:g} leaves less than a {SHRUNK}th of the weights of {whole.record.arch} as it is "
+            "before any pruning; take less"
+        )
     record = whole.record.model_copy(update={"shrunk": shrunk_from(build_student(whole.record), network.network)})
     _refuse_unlike(network, record)
     network.train().requires_grad_(True)
@@ -172,9 +176,10 @@ def _classifiers(network: nn.Module) -> list[nn.Module]:
 def _refuse_unlike(network: NormalisedModel, record: ModelRecord) -> None:
     """What cannot be rebuilt must not be trained for hours."""
     bare = record.model_copy(update={"shrunk": None})
-    again = build_student(bare).eval()
     assert record.shrunk is not None
     try:
+        with within(network.network.state_dict(), shrunk=True):  # as whoever reads the file will
+            again = build_student(bare).eval()
         shrink(again, record.shrunk)
         again.load_state_dict(network.network.state_dict())
         same = same_function(again, network.network, torch.rand(2, *record.input_size))

@@ -55,3 +55,29 @@ def test_images_of_other_channels_are_refused(run: Any, tmp_path: Path) -> None:
     ran = run("init", "--teacher", DIGITS_TEACHER, "--data", colour, "--out", tmp_path / "x.toml")
     assert ran.code == 2 and "takes images of 1 channels" in ran.stderr, ran.stderr
     assert not (tmp_path / "x.toml").exists()
+
+
+def test_images_of_several_sizes_become_the_teachers_or_as_asked(
+    run: Any, student: Path, pictures: Path, teacher: list[str], tmp_path: Path
+) -> None:
+    for number, file in enumerate(one for one in pictures.rglob("*.png") if one.stem in ("00", "01")):
+        other = tmp_path / "mixed" / file.relative_to(pictures)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).resize((10 + number % 3, 12)).save(other)
+    out, data = tmp_path / "run.toml", ("--data", tmp_path / "mixed")
+    ran = run("init", "--teacher", student / "student.safetensors", *data, "--out", out)
+    assert ran.code == 0, ran.stderr
+    assert tomllib.loads(out.read_text())["image-size"] == 8
+    ran = run("init", *teacher[:2], *data, "--out", tmp_path / "other.toml")
+    assert ran.code == 2 and "--image-size" in ran.stderr
+    ran = run("init", *teacher[:2], *data, "--image-size", 9, "--out", tmp_path / "other.toml")
+    assert ran.code == 0, ran.stderr
+    assert tomllib.loads((tmp_path / "other.toml").read_text())["image-size"] == 9
+
+
+def test_a_teacher_of_an_odd_name_goes_through_the_file(run: Any, tmp_path: Path) -> None:
+    odd = tmp_path / "t\U0001f600.safetensors"
+    odd.write_bytes(DIGITS_TEACHER.read_bytes())
+    out = tmp_path / "run.toml"
+    assert run("init", "--teacher", odd, "--data", "digits", "--out", out).code == 0
+    assert tomllib.loads(out.read_text(encoding="utf-8"))["teacher"] == str(odd)

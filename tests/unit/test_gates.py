@@ -195,7 +195,21 @@ def test_a_drop_that_so_few_images_cannot_prove_says_how_many_can(n: int, too_fe
     equal = DROP.model_copy(update={"drop": 0.0, "low": low, "high": high, "n": n})
     (gate,) = judge(GateSettings(max_robust_drop=0.03), "student", {"student": NET, "teacher": NET}, equal)
     assert gate.met != too_few
-    assert ("124 images cannot meet it, 125 can" in (gate.caution or "")) == too_few
+    assert ("124 images cannot show it where nothing differs, 125 can" in (gate.caution or "")) == too_few
+
+
+def test_few_images_are_enough_where_the_student_is_better() -> None:
+    low, high = paired_difference(0, 10, 100)
+    better = DROP.model_copy(update={"drop": -0.1, "low": low, "high": high, "n": 100})
+    (gate,) = judge(GateSettings(max_robust_drop=0.03), "student", {"student": NET, "teacher": NET}, better)
+    assert gate.met and "images cannot" not in (gate.caution or "")
+
+
+def test_a_drop_of_nothing_cannot_be_shown_by_networks_that_never_differ() -> None:
+    low, high = paired_difference(0, 0, 100)
+    equal = DROP.model_copy(update={"drop": 0.0, "low": low, "high": high, "n": 100})
+    (gate,) = judge(GateSettings(max_robust_drop=0.0), "student", {"student": NET, "teacher": NET}, equal)
+    assert not gate.met and "no number can" in (gate.caution or "")
 
 
 def test_a_masked_teacher_spoils_the_drop_and_nothing_else() -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from kdcompress import (
     CertifySettings,
     CleverSettings,
+    CompareSettings,
     DataSettings,
     EvaluateSettings,
     EvaluationSettings,
@@ -23,6 +24,7 @@ from kdcompress import (
     ThreatSettings,
     certify,
     certify_model,
+    compare,
     evaluate,
     evaluate_model,
     load_data,
@@ -211,3 +213,28 @@ def test_the_propositions_are_not_audited_where_a_network_has_no_gradients(
     )
     assert found.audit is None and found.models["student"].smoothing is not None
     assert "the propositions: not measured: no gradients of the student" in found.notes
+
+
+def test_what_was_made_for_images_of_another_size_is_refused_as_it_is_from_files(
+    digits: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    x, y = digits
+    larger = nn.functional.interpolate(x[:8], scale_factor=2)
+    how = EvaluationSettings(attack="none", certify_images=0, device="cpu")
+    with pytest.raises(KdcompressError, match="images of 1x16x16, which it was made for, found 1x32x32; resize them"):
+        evaluate_model(load_model(TEACHER), (larger, y[:8]), eps=0.1, evaluation=how)
+
+
+def test_reports_on_other_images_in_memory_are_not_compared(
+    digits: tuple[torch.Tensor, torch.Tensor], tmp_path: Path
+) -> None:
+    x, y = digits
+    how = EvaluationSettings(attack="none", certify_images=0, device="cpu")
+    paths = []
+    for name, part in (("a", slice(0, 20)), ("b", slice(20, 40)), ("c", slice(0, 20))):
+        paths.append(tmp_path / f"{name}.json")
+        found = evaluate_model(load_model(TEACHER), (x[part], y[part]), eps=0.1, evaluation=how)
+        paths[-1].write_text(found.model_dump_json())
+    other, same = (compare(CompareSettings(reports=(paths[0], one))).against_baseline[0] for one in paths[1:])
+    assert other.clean_drop is None and "other images in memory" in " ".join(other.not_comparable)
+    assert same.clean_drop is not None

@@ -60,3 +60,14 @@ def test_the_text_has_the_figures_and_their_limits() -> None:
 def test_the_file_that_was_judged_is_the_one_to_load() -> None:
     card = model_card(report(settings={"student": {"path": "/home/me/run/last.safetensors"}, "teacher": None}))
     assert 'load_model(Path("last.safetensors"))' in card and "/home/me" not in card.partition("## What was")[0]
+
+
+def test_a_strangers_file_is_loaded_with_what_was_said_of_it() -> None:
+    asked = {"path": "/m/robust.pt", "arch": "/home/me/nets.py:net", "args": {"depth": 3}, "mean": "none", "std": None}
+    card = model_card(report(settings={"student": asked, "teacher": None}))
+    assert "load_model(Path(\"robust.pt\"), arch='nets.py:net', args={'depth': 3}, mean='none').model" in card
+
+
+def test_a_network_that_came_from_no_file_has_none_to_load() -> None:
+    card = model_card(report(settings={"student": {"path": "in memory/Sequential"}, "teacher": None}))
+    assert "load_model" not in card and "## What was measured" in card

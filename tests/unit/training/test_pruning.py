@@ -137,6 +137,25 @@ def test_what_cannot_be_made_so_small_is_said(pruning_of: Callable[..., PruneSet
         pruned_student(pruning_of(0.9999), load_data(str(folder), splits=["train"]))
 
 
+def test_pruned_again_and_again_a_student_is_refused_before_its_file_could_not_be_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = SimpleNamespace(classes=("0", "1", "2"), input_size=(3, 32, 32))
+    model, record = create_student("resnet18", {}, classes="012", input_size=(3, 32, 32), **STATISTICS)
+    path = tmp_path / "0.safetensors"
+    save_model(path, model, record)
+    for turn in range(1, 9):
+        try:
+            settings = SimpleNamespace(student=path, ratio=0.8)
+            network, record, _ = pruned_student(settings, images)  # type: ignore[arg-type]
+        except UsageError as error:
+            assert "a 32th of the weights of resnet18 as it is before any pruning" in str(error)
+            break
+        path = tmp_path / f"{turn}.safetensors"
+        save_model(path, network, record)
+        load_model(path)
+    assert 1 < turn < 8
+
+
 def test_files_of_others_are_refused(pruning_of: Callable[..., PruneSettings], tmp_path: Path, folder: Path) -> None:
     torch.save({"weight": torch.rand(3, 3)}, tmp_path / "bare.pt")
     with pytest.raises(CheckpointError, match="expected a student that kdcompress trained"):
