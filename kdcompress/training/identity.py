@@ -9,6 +9,7 @@ from kdcompress.data import Data
 from kdcompress.devices import device_name
 from kdcompress.progress import Listener
 from kdcompress.settings import DistillSettings, PruneSettings, TeachingSettings, TrainSettings
+from kdcompress.settings.config import named
 from kdcompress.training.ingredients import training_split
 from kdcompress.training.run_record import RunRecord
 from kdcompress.training.state import Facts
@@ -42,8 +43,10 @@ def finished(out: Path, settings: TeachingSettings | TrainSettings, listener: Li
     try:
         record = RunRecord.model_validate_json((out / "student.json").read_bytes())
         then = type(settings)(**record.settings)
-        same = options_of(then) == options_of(settings) and _images(then) == _images(settings)
-        if not same or _sources_of(record) != _sources(settings):
+        was, asked = options_of(then), options_of(settings)
+        if record.gradient is not None and asked["--iga-mode"] == record.gradient.mode:
+            asked["--iga-mode"] = was["--iga-mode"]  # run.toml names what was chosen
+        if was != asked or _images(then) != _images(settings) or _sources_of(record) != _sources(settings):
             return None
     except (OSError, ValueError):
         return None
@@ -52,7 +55,8 @@ def finished(out: Path, settings: TeachingSettings | TrainSettings, listener: Li
 
 
 def _images(settings: TeachingSettings | TrainSettings) -> tuple[str, Path | None]:
-    return settings.data.data, settings.data.data_dir
+    folder = settings.data.data_dir
+    return named(settings.data.data), None if folder is None else folder.resolve()
 
 
 def _sources_of(record: RunRecord) -> dict[str, str]:

@@ -309,6 +309,22 @@ def test_a_finished_run_of_another_teacher_other_weights_or_other_images_is_not_
     assert any("is finished" in note for note in notes)
 
 
+def test_a_finished_run_is_known_by_its_own_file_of_options(
+    distilling: Distilling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which names its folder by the whole path, and the way of computing the gradient term that was chosen."""
+    settings, out = distilling(), tmp_path / "run"
+    folder = Path(settings.data.data)
+    monkeypatch.chdir(folder.parent)
+    relative = settings.data.model_copy(update={"data": folder.name})
+    record = distill(settings.model_copy(update={"data": relative}), out)
+    assert record.gradient is not None and settings.loss.iga_mode == "auto"
+    chosen = settings.loss.model_copy(update={"iga_mode": record.gradient.mode})
+    notes: list[str] = []
+    distill(settings.model_copy(update={"loss": chosen}), out, resume=True, listener=Listener(note=notes.append))
+    assert any("is finished" in note for note in notes)
+
+
 def test_a_run_from_other_starting_weights_is_refused_by_name(distilling: Distilling, tmp_path: Path) -> None:
     first, second = (distilling(LossSettings(iga_mode="exact"), seed=seed) for seed in (1, 2))
     distill(first, tmp_path / "first")
