@@ -9,6 +9,10 @@ from kdcompress.errors import UsageError
 from kdcompress.settings import DataSettings, ModelFile
 
 
+OF_A_RUN = ("student.safetensors", "last.safetensors", "student.json", "metrics.jsonl", "run.toml")
+"""What a run leaves in its folder: hours of work, which no other result replaces."""
+
+
 def refuse_places(
     outputs: Mapping[str, Path | None],
     inputs: Mapping[str, ModelFile | Path | None],
@@ -34,6 +38,8 @@ def refuse_places(
         needed = [what for what, place in _needed(inputs) if _same(path, place)]
         if data is not None and _is_of(data, path):
             needed.append("images of --data")
+        if path.name in OF_A_RUN and path.exists() and path.with_name("student.json").is_file():
+            needed.append(f"{path.name} of the run in {path.parent}")
         if needed:
             raise UsageError(f"{option} {path} would take the place of {needed[0]}; name another file")
 

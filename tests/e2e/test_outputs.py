@@ -123,6 +123,8 @@ def contents(folder: Path) -> dict[Path, bytes]:
         ("nets.py", "--teacher-arch"),
         ("run/surrogate.safetensors", "--surrogate"),
         ("images/test/east/00.png", "images of --data"),
+        ("run/last.safetensors", "last.safetensors of the run in"),
+        ("run/run.toml", "run.toml of the run in"),
     ],
 )
 def test_no_result_of_an_evaluation_replaces_what_it_is_made_from(
@@ -136,7 +138,7 @@ def test_no_result_of_an_evaluation_replaces_what_it_is_made_from(
         *("--surrogate", inputs / "run" / "surrogate.safetensors", option, inputs / place),
         *("--attack", "none", "--certify-images", 0, "--device", "cpu"),  # moments, if it is not refused
     )
-    one_line(ran, option, place, f"would take the place of {what};", "name another file")
+    one_line(ran, option, place, f"would take the place of {what}", "name another file")
     assert contents(inputs) == before
 
 
