@@ -8,7 +8,6 @@ from pathlib import Path
 from kdcompress.errors import UsageError
 from kdcompress.settings import DataSettings, ModelFile
 
-
 OF_A_RUN = ("student.safetensors", "last.safetensors", "student.json", "metrics.jsonl", "run.toml")
 """What a run leaves in its folder: hours of work, which no other result replaces."""
 
