@@ -122,7 +122,8 @@ def epochs_of(bed: Bed, options: argparse.Namespace) -> int:
     else:
         assert other.macs_ratio is not None
         loss = distill_settings(bed, options, epochs=1, cache=None).loss
-        a_step = passes(loss, loss.iga_weight != 0).in_forwards(other.macs_ratio)
+        own = passes(loss, loss.iga_weight != 0)
+        a_step = own.student if options.recipe.endswith("-cached") else own.in_forwards(other.macs_ratio)
     return max(1, round(options.share * other.epochs * other.passes / a_step))
 
 
