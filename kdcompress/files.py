@@ -4,6 +4,9 @@ import os
 import tempfile
 from pathlib import Path
 
+RUN_FILES = ("student.safetensors", "last.safetensors", "student.json", "metrics.jsonl", "run.toml")
+"""What a run leaves in its folder."""
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file in one step; a link keeps pointing, a device or pipe (/dev/null, /dev/stdout) is written to.

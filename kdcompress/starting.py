@@ -2,9 +2,14 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import timm
+import torch
 
 from kdcompress.data import Data, load_data
 from kdcompress.errors import DataError, UsageError
+from kdcompress.models.cost import parameter_count
 from kdcompress.models.inspection import Inspection, inspect
 from kdcompress.models.layouts import LAYOUTS, UNREADABLE
 from kdcompress.models.teachers import Size
@@ -38,6 +43,8 @@ def starting_options(
     own = found.input_size
     if own is not None and own[0] != C:
         raise UsageError(f"--teacher {teacher} takes images of {own[0]} channels, and --data {data} has {C}")
+    if own is not None and image_size is not None and own[1:] != (image_size, image_size):
+        raise UsageError(f"--teacher {teacher} was made for images of {own[1]}x{own[2]}, got --image-size {image_size}")
     where = [f"{line('data', data)}  # {len(images.classes)} classes, {C}x{H}x{W}"]
     if data_dir is not None:
         where.append(line("data-dir", str(data_dir)))
@@ -54,7 +61,7 @@ def starting_options(
             *_teacher(found),
             "",
             "[distill]",
-            *proposed_student(found),
+            *proposed_student(found.parameters, len(images.classes), C),
             "epochs = 30",
             "# batch-size = 128",
             '# align = "jacobian"  # kept more where it was measured, at the same cost',
@@ -94,21 +101,29 @@ def _images(
     return images, image_size
 
 
-ONE_BLOCK = {4: 31_746, 8: 91_866, 16: 325_866, 32: 1_248_906, 64: 4_910_922}
-"""Parameters of timm's resnet18 of one block a stage, by its first stage's channels; with two, and 64, 11.2 million."""
+def proposed_student(teacher: int, classes: int, channels: int) -> list[str]:
+    """A ResNet-18 of at most half of the teacher's parameters; the smallest of those that are tried, if none is.
 
-
-def proposed_student(found: Inspection) -> list[str]:
-    """A network of at most half of the teacher's parameters, where there is one so small."""
-    if found.parameters >= 2 * 11_181_642:
-        return ['student = "resnet18"  # any timm network']
-    first = max((c for c in ONE_BLOCK if ONE_BLOCK[c] <= found.parameters / 2), default=min(ONE_BLOCK))
-    channels = ",".join(str(first * times) for times in (1, 2, 4, 8))
-    size = f"{ONE_BLOCK[first] / 1000:,.0f}k parameters for the teacher's {found.parameters / 1000:,.0f}k"
-    return [
-        'student = "resnet18"  # any timm network',
-        f'student-arg = ["layers=1,1,1,1", "channels={channels}"]  # {size}',
+    Args:
+        teacher: its parameters.
+        channels: of the images.
+    """
+    tried: list[dict[str, Any]] = [
+        {},
+        *({"layers": [1] * 4, "channels": [first * times for times in (1, 2, 4, 8)]} for first in (64, 32, 16, 8, 4)),
     ]
+    for arguments in tried:
+        with torch.device("meta"):  # shapes alone
+            network = timm.create_model("resnet18", num_classes=classes, in_chans=channels, **arguments)
+        size = parameter_count(network)
+        if size <= teacher / 2:
+            break
+    lines = ['student = "resnet18"  # any timm network']
+    if arguments:
+        said = f"{size / 1000:,.0f}k parameters for the teacher's {teacher / 1000:,.0f}k"
+        pairs = [f"{name}={','.join(map(str, values))}" for name, values in arguments.items()]
+        lines.append(f"{line('student-arg', pairs)}  # {said}")
+    return lines
 
 
 def _teacher(found: Inspection) -> list[str]:

@@ -24,6 +24,40 @@ from kdcompress.settings import (
 )
 
 
+class Ball:
+    """Which perturbations, and whom beside: a teacher, and how many images."""
+
+    eps: Annotated[
+        str,
+        typer.Option(
+            help="Radius in pixels of [0,1], such as 2/255; several with commas. A gate takes the first.",
+            rich_help_panel=options.THREAT,
+            show_default=False,
+        ),
+    ]
+    norm: Annotated[
+        Literal["Linf", "L2"], typer.Option(help="Norm of the perturbation.", rich_help_panel=options.THREAT)
+    ] = default(ThreatSettings, "norm")
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its teacher: certified on the same images, and the propositions audited.", rich_help_panel=TEACHER
+        ),
+    ] = None
+    images: Annotated[
+        int, typer.Option(help="The first N of a seeded shuffle of the test split.", rich_help_panel=options.DATA)
+    ] = CERTIFIED_IMAGES
+
+
+class Gates:
+    """What decides the exit code."""
+
+    min_verified_accuracy: Annotated[
+        float | None,
+        typer.Option(help="Least accuracy verified by sound bounds at the first --eps.", rich_help_panel=GATES),
+    ] = None
+
+
 class Radii:
     """Which radii, and what each may take."""
 
@@ -58,7 +92,8 @@ class Radii:
     clever_radius: Annotated[
         float | None,
         typer.Option(
-            help="CLEVER: R, the largest score. Default: 4 times the largest --eps.", rich_help_panel=MEASURES
+            help="CLEVER: R, the largest score. Default: 4 times the largest --eps, 1 at most under Linf.",
+            rich_help_panel=MEASURES,
         ),
     ] = None
     memory: Annotated[
@@ -77,34 +112,10 @@ class Radii:
     ] = default(CertifySettings, "largest")
 
 
-@taking(Judged, Teacher, Radii, Smoothed, Kept, Page)
+@taking(Judged, Ball, Teacher, Radii, Gates, Smoothed, Kept, Page)
 def certify(
-    eps: Annotated[
-        str,
-        typer.Option(
-            help="Radius in pixels of [0,1], such as 2/255; several with commas. A gate takes the first.",
-            rich_help_panel=options.THREAT,
-            show_default=False,
-        ),
-    ],
     model: Annotated[
         Path | None, typer.Argument(help="The model file: student.safetensors, or any that --arch explains.")
-    ] = None,
-    norm: Annotated[
-        Literal["Linf", "L2"], typer.Option(help="Norm of the perturbation.", rich_help_panel=options.THREAT)
-    ] = default(ThreatSettings, "norm"),
-    teacher: Annotated[
-        Path | None,
-        typer.Option(
-            help="Its teacher: certified on the same images, and the propositions audited.", rich_help_panel=TEACHER
-        ),
-    ] = None,
-    images: Annotated[
-        int, typer.Option(help="The first N of a seeded shuffle of the test split.", rich_help_panel=options.DATA)
-    ] = CERTIFIED_IMAGES,
-    min_verified_accuracy: Annotated[
-        float | None,
-        typer.Option(help="Least accuracy verified by sound bounds at the first --eps.", rich_help_panel=GATES),
     ] = None,
     **asked: Any,
 ) -> None:
@@ -119,23 +130,23 @@ def certify(
             --html certificates.html
     """
     with boundary():
-        first, *more = options.radii(eps)
+        first, *more = options.radii(asked["eps"])
         settings = CertifySettings.of(
             student=of_model(model, asked),
-            teacher=of_model(teacher, asked, "teacher-"),
+            teacher=of_model(asked["teacher"], asked, "teacher-"),
             data=of_images(asked),
-            threat=ThreatSettings.of(norm=norm, eps=first),
+            threat=ThreatSettings.of(norm=asked["norm"], eps=first),
             more_eps=tuple(more),
             kinds=tuple(dict.fromkeys(kind.strip() for kind in asked["kinds"].split(","))),
             **{name: asked[name] for name in ("propositions", "audit_images", "clever_images", "memory", "largest")},
             clever=CleverSettings.for_radii(
                 (first, *more),
-                norm,
+                asked["norm"],
                 **{name: asked[name] for name in ("clever_radius", "clever_batches", "clever_samples", "seed")},
             ),
             audit=gathered(AuditSettings, {name: value for name, value in asked.items() if value is not None}),
-            evaluation=of_evaluation({**asked, "attack": "none", "images": images}),
-            gates=gathered(CertifyGates, {**asked, "min_verified_accuracy": min_verified_accuracy}),
+            evaluation=of_evaluation({**asked, "attack": "none"}),
+            gates=gathered(CertifyGates, asked),
         )
         written: dict[str, Path | None] = {f"--{name}": asked[name] for name in ("report", "html", "table")}
         refuse_places(

@@ -77,13 +77,20 @@ class _Command(TyperCommand):
     """One of them, which takes no empty text: a path of no letters would be the current folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta[TYPED] = _typed(args)
+        options = args[: args.index("--")] if "--" in args else args
+        ctx.meta[TYPED] = _typed(options)
+        with_values = {word for one in self.params if not getattr(one, "is_flag", False) for word in one.opts}
         for before, typed in zip(["", *args], args, strict=False):
             option, equals, value = typed.partition("=")
-            if not typed or (typed.startswith("--") and equals and not value):
-                called = option or (before if before.startswith("-") else "an argument")
-                raise UsageError(f"{called} is empty; is a variable of the shell not set?")
+            if typed in options and option in with_values and equals and not value:
+                self._refuse_empty(ctx, option)
+            elif not typed:
+                self._refuse_empty(ctx, before if before in with_values and before.startswith("-") else "an argument")
         return super().parse_args(ctx, args)
+
+    def _refuse_empty(self, ctx: Any, called: str) -> None:
+        if not ctx.resilient_parsing:  # where a shell completes what is half typed
+            raise UsageError(f"{called} is empty; is a variable of the shell not set?")
 
 
 def _typed(args: list[str]) -> dict[str, str]:
@@ -132,6 +139,8 @@ class Commands(TyperGroup):
                 typer.echo(_line(error), err=True)
             code = EXIT_CANNOT_RUN
         except OSError as error:  # of a help or of the versions, which no command prints
+            if error.filename is not None:
+                raise
             from kdcompress.cli.output import unwritten
 
             unwritten(error)

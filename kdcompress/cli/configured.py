@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcompress.cli.boundary import boundary
-from kdcompress.cli.output import QUIET, VERBOSE
+from kdcompress.cli.output import QUIET, VERBOSE, speaks
 from kdcompress.cli.signatures import TYPED, with_options
 from kdcompress.errors import UsageError, did_you_mean
 
@@ -37,7 +37,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
             if quiet and verbose:
                 raise UsageError("--quiet and --verbose ask for opposite things; leave one of them out")
             _refuse_code(context)
-            if not quiet:
+            if speaks() and not quiet:
                 typer.echo("".join(f"note: {line}\n" for line in context.meta.get(ASIDE, ())), err=True, nl=False)
         tokens = QUIET.set(quiet), VERBOSE.set(verbose)
         try:
@@ -144,8 +144,8 @@ def _without_what_follows(
     asked = {**set_, **typed}
     found = overruled(filed, asked)
     context.meta[ASIDE] = [
-        f"--{_dashed(option)} is {asked[option]}, not {filed[option]} as in {file}, whose "
-        f"{', '.join(f'--{_dashed(name)}' for name in gone if name not in asked)} are left aside"
+        f"--{_dashed(option)} is {asked[option]}, not {filed[option]} as in {file}, which leaves aside what it says of "
+        + ", ".join(f"--{_dashed(name)}" for name in gone if name not in asked)
         for option, gone in found.items()
         if any(name not in asked for name in gone)
     ]
@@ -263,7 +263,7 @@ def _known(asked: Mapping[str, Any], own: Mapping[str, str], allowed: Iterable[s
             near = did_you_mean(name, [one.replace("_", "-") for one in allowed])
             raise UsageError(f"{complaint} {name}{near}")
         if value == "":
-            raise UsageError(f"{complaint.partition(':')[0]}: {name} is empty; leave it out where it is not meant")
+            raise UsageError(f"{complaint.rpartition(': ')[0]}: {name} is empty; leave it out where it is not meant")
         if isinstance(value, dict):
             raise UsageError(f"{complaint} {name} with a table of values; write key=value texts in a list")
         if plain in own:

@@ -16,6 +16,31 @@ from kdcompress.errors import EXIT_GATE_MISSED
 from kdcompress.settings import EvaluateSettings, EvaluationSettings, GateSettings, ThreatSettings
 
 
+class Ball:
+    """Which perturbations, and whom beside: a teacher, and how many images."""
+
+    eps: Annotated[
+        str,
+        typer.Option(
+            help="Radius of the perturbation in pixels of [0,1], such as 8/255 or 0.15. Several with commas give "
+            "robust accuracy over eps; gates and comparison take the first.",
+            rich_help_panel=THREAT,
+            show_default=False,
+        ),
+    ]
+    norm: options.NormOption = "Linf"
+    teacher: Annotated[
+        Path | None, typer.Option(help="A teacher to compare with on the same images.", rich_help_panel=TEACHER)
+    ] = None
+    images: Annotated[
+        int | None,
+        typer.Option(
+            help="The first N of a seeded shuffle of the test split. Default: all.",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None
+
+
 class Attacked:
     """How hard it is looked at."""
 
@@ -115,30 +140,10 @@ class Written:
     junit: options.Junit = None
 
 
-@taking(Judged, Teacher, Surrogate, Attacked, Smoothed, Kept, Gates, Page, Written)
+@taking(Judged, Ball, Teacher, Surrogate, Attacked, Smoothed, Kept, Gates, Page, Written)
 def evaluate(
-    eps: Annotated[
-        str,
-        typer.Option(
-            help="Radius of the perturbation in pixels of [0,1], such as 8/255 or 0.15. Several with commas give "
-            "robust accuracy over eps; gates and comparison take the first.",
-            rich_help_panel=THREAT,
-            show_default=False,
-        ),
-    ],
     model: Annotated[
         Path | None, typer.Argument(help="The model file to judge: student.safetensors, or any that --arch explains.")
-    ] = None,
-    norm: options.NormOption = "Linf",
-    teacher: Annotated[
-        Path | None, typer.Option(help="A teacher to compare with on the same images.", rich_help_panel=TEACHER)
-    ] = None,
-    images: Annotated[
-        int | None,
-        typer.Option(
-            help="The first N of a seeded shuffle of the test split. Default: all.",
-            rich_help_panel=options.DATA,
-        ),
     ] = None,
     **asked: Any,
 ) -> None:
@@ -155,15 +160,15 @@ def evaluate(
             --attack screen --images 200
     """
     with boundary():
-        first, *more = options.radii(eps)
+        first, *more = options.radii(asked["eps"])
         settings = EvaluateSettings.of(
             student=of_model(model, asked),
-            teacher=of_model(teacher, asked, "teacher-"),
+            teacher=of_model(asked["teacher"], asked, "teacher-"),
             surrogate=of_model(asked["surrogate"], asked, "surrogate-"),
             data=of_images(asked),
-            threat=ThreatSettings.of(norm=norm, eps=first),
+            threat=ThreatSettings.of(norm=asked["norm"], eps=first),
             more_eps=tuple(more),
-            evaluation=of_evaluation({**asked, "images": images, "masking": asked["masking_checks"]}),
+            evaluation=of_evaluation({**asked, "masking": asked["masking_checks"]}),
             gates=gathered(GateSettings, asked),
         )
         written: dict[str, Path | None] = {

@@ -26,17 +26,17 @@ class FileFormat(StrEnum):
     torch_export = "torch-export"
 
 
-@taking(Judged, Kept)
-def export(
-    model: Annotated[Path, typer.Argument(help="The model file: student.safetensors, or any that --arch explains.")],
-    out: Annotated[Path, typer.Option(help="The file to write, such as student.onnx.", rich_help_panel=OUTPUT)],
+class Exported:
+    """What is written, what int8 is asked, and what decides the exit code."""
+
+    out: Annotated[Path, typer.Option(help="The file to write, such as student.onnx.", rich_help_panel=OUTPUT)]
     format: Annotated[
         FileFormat,
         typer.Option("--format", help="What is written: ONNX, or a .pt2 of torch.export.", rich_help_panel=OUTPUT),
-    ] = FileFormat.onnx,
-    opset: Annotated[
-        int, typer.Option(help="ONNX's version of its operations, 18 to 23.", rich_help_panel=OUTPUT)
-    ] = default(ExportSettings, "opset"),
+    ] = FileFormat.onnx
+    opset: Annotated[int, typer.Option(help="ONNX's version of its operations, 18 to 23.", rich_help_panel=OUTPUT)] = (
+        default(ExportSettings, "opset")
+    )
     images: Annotated[
         int,
         typer.Option(
@@ -44,7 +44,7 @@ def export(
             "are attacked.",
             rich_help_panel=DATA,
         ),
-    ] = 500,
+    ] = 500
     int8: Annotated[
         bool,
         typer.Option(
@@ -52,17 +52,17 @@ def export(
             help="Round weights and activations to int8, and measure what that did to the robustness: needs --eps.",
             rich_help_panel=INT8,
         ),
-    ] = default(ExportSettings, "int8"),
+    ] = default(ExportSettings, "int8")
     calibration_images: Annotated[
         int, typer.Option(help="Training images that the ranges are read from.", rich_help_panel=INT8)
-    ] = default(ExportSettings, "calibration_images"),
-    norm: options.NormOption = "Linf",
+    ] = default(ExportSettings, "calibration_images")
+    norm: options.NormOption = "Linf"
     eps: Annotated[
         str | None,
         typer.Option(
             help="With --int8: radius of the perturbation in pixels of [0,1], such as 8/255.", rich_help_panel=THREAT
         ),
-    ] = None,
+    ] = None
     attack: Annotated[
         str,
         typer.Option(
@@ -70,7 +70,7 @@ def export(
             autocompletion=options.ATTACKS,
             rich_help_panel=MEASURES,
         ),
-    ] = default(EvaluationSettings, "attack"),
+    ] = default(EvaluationSettings, "attack")
     max_robust_drop: Annotated[
         float | None,
         typer.Option(
@@ -78,11 +78,16 @@ def export(
             "end decides.",
             rich_help_panel=GATES,
         ),
-    ] = None,
+    ] = None
     json: Annotated[
         bool,
         typer.Option("--json", help="Print the result as JSON; --format is the file's here.", rich_help_panel=OUTPUT),
-    ] = False,
+    ] = False
+
+
+@taking(Judged, Exported, Kept)
+def export(
+    model: Annotated[Path, typer.Argument(help="The model file: student.safetensors, or any that --arch explains.")],
     **asked: Any,
 ) -> None:
     """Write a network for a runtime, its normalisation inside, and check that the file answers as the network does.
@@ -100,16 +105,14 @@ def export(
             --int8 --eps 8/255 --max-robust-drop 0.03 --out student.int8.onnx
     """
     with boundary():
+        out, eps = asked["out"], asked["eps"]
         settings = ExportSettings.of(
             model=of_model(model, asked),
             data=of_images(asked),
-            format=format.value,
-            opset=opset,
-            int8=int8,
-            calibration_images=calibration_images,
-            threat=None if eps is None else ThreatSettings.of(norm=norm, eps=eps),
-            evaluation=of_evaluation({**asked, "images": images, "attack": attack, "certify_images": 0}),
-            max_robust_drop=max_robust_drop,
+            format=asked["format"].value,
+            **{name: asked[name] for name in ("opset", "int8", "calibration_images", "max_robust_drop")},
+            threat=None if eps is None else ThreatSettings.of(norm=asked["norm"], eps=eps),
+            evaluation=of_evaluation({**asked, "certify_images": 0}),
         )
         refuse_places({"--out": out, "--report": asked["report"]}, {"MODEL": settings.model}, settings.data)
         from kdcompress.export.exporting import export_model
@@ -121,7 +124,7 @@ def export(
         deliver(
             text,
             described(result),
-            options.Format.json if json else options.Format.table,
+            options.Format.json if asked["json"] else options.Format.table,
             {asked["report"]: f"{text}\n".encode()},
         )
         if not result.gates_met:

@@ -40,7 +40,7 @@ class Kept:
     """Where it is computed, from which seed, and what is kept for a run that goes on."""
 
     seed: Annotated[
-        int, typer.Option(help="Seed of the shuffle, the attacks and the noise.", rich_help_panel=MEASURES)
+        int, typer.Option(help="Seed of the shuffle and of everything that is drawn.", rich_help_panel=MEASURES)
     ] = default(EvaluationSettings, "seed")
     device: options.MeasuringDevice = default(EvaluationSettings, "device")
     keep_dir: options.KeepDir = None
@@ -59,8 +59,8 @@ class Smoothed:
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Most images a forward: less memory, the same figures to rounding. Default: 250; under attack a "
-            "chunk.",
+            help="Most images a forward: less memory, the same figures to rounding. Default: 250, or the chunk of an "
+            "attack.",
             rich_help_panel=MEASURES,
         ),
     ] = default(EvaluationSettings, "batch_size")

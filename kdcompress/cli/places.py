@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kdcompress.errors import UsageError
+from kdcompress.files import RUN_FILES
 from kdcompress.settings import DataSettings, ModelFile
-
-OF_A_RUN = ("student.safetensors", "last.safetensors", "student.json", "metrics.jsonl", "run.toml")
-"""What a run leaves in its folder: hours of work, which no other result replaces."""
 
 
 def refuse_places(
@@ -37,10 +35,15 @@ def refuse_places(
         needed = [what for what, place in _needed(inputs) if _same(path, place)]
         if data is not None and _is_of(data, path):
             needed.append("images of --data")
-        if path.name in OF_A_RUN and path.exists() and path.with_name("student.json").is_file():
+        if path.name in RUN_FILES and path.exists() and _is_a_run(path.parent):
             needed.append(f"{path.name} of the run in {path.parent}")
         if needed:
             raise UsageError(f"{option} {path} would take the place of {needed[0]}; name another file")
+
+
+def _is_a_run(folder: Path) -> bool:
+    """Whether hours of work lie there: weights beside the record of what made them."""
+    return all((folder / name).is_file() for name in ("student.safetensors", "student.json"))
 
 
 def _refuse_unwritable(path: Path, option: str) -> None:

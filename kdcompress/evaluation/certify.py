@@ -106,7 +106,7 @@ def certify_loaded(
         for name, model in loaded.models.items()
     }
     audit, unaudited = None, None
-    if settings.audits and (unaudited := _why_no_audit(loaded, device)) is None:
+    if settings.audits and (unaudited := _why_no_audit(loaded, settings.audit.batch_size, device)) is None:
         audit = _audit(loaded, models, settings, device, listener)
     elif unaudited is not None:
         listener.note(unaudited)
@@ -231,9 +231,9 @@ def _certified(
     return found
 
 
-def _why_no_audit(loaded: Loaded, device: torch.device) -> str | None:
+def _why_no_audit(loaded: Loaded, batch_size: int, device: torch.device) -> str | None:
     """A search without gradients moves nowhere, and would find every premise to hold."""
-    x, y = next(loaded.images.batches(8, device=device))
+    x, y = next(loaded.images.batches(min(8, batch_size), device=device))
     without = [name for name, model in loaded.models.items() if not has_gradients(model.model, x, y)]
     return f"the propositions: not measured: no gradients of the {without[0]}" if without else None
 

@@ -3,18 +3,17 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from kdcompress.attacks.autoattack import refuse_shape
-from kdcompress.data import load_data
+from kdcompress.data import Split, load_data
 from kdcompress.devices import resolve_device
 from kdcompress.errors import DataError, ExportError
 from kdcompress.evaluation.compare import paired
@@ -88,8 +87,9 @@ def export_model(settings: ExportSettings, out: Path, *, listener: Listener = Li
     program = program_of(parent.model, loaded.input_size)
     meant: nn.Module
     if settings.int8:
-        listener.note(f"ranges are read from {settings.calibration_images} training images")
-        rounded = quantised(program, _calibration(settings, loaded, listener))
+        ranges = _calibration(settings, loaded, listener)
+        listener.note(f"ranges are read from {len(ranges)} training images")
+        rounded = quantised(program, (x for x, _ in ranges.batches(CALIBRATED)))
         meant, shipped = rounded, program_of(rounded, loaded.input_size)
     else:
         meant, shipped = parent.model, program
@@ -118,7 +118,10 @@ def export_model(settings: ExportSettings, out: Path, *, listener: Listener = Li
             rounding,
             listener,
         )
-        int8, notes = int8.model_copy(update={"rounded": rounded_operations(rounded)}), (*notes, *told)
+        int8, notes = (
+            int8.model_copy(update={"rounded": rounded_operations(rounded), "calibration_images": len(ranges)}),
+            (*notes, *told),
+        )
     try:
         write_whole(out, content)
     except OSError as error:
@@ -165,8 +168,8 @@ def _runtime(content: bytes, settings: ExportSettings) -> Program:
     return torch_runtime(content) if settings.format == "torch-export" else onnx_runtime(content)
 
 
-def _calibration(settings: ExportSettings, loaded: Loaded, listener: Listener) -> Iterator[Tensor]:
-    """Training images: ranges that are read from test images would flatter them."""
+def _calibration(settings: ExportSettings, loaded: Loaded, listener: Listener) -> Split:
+    """Training images, as many as asked for or there are: ranges that are read from test images would flatter them."""
     channels, height, width = loaded.input_size
     try:
         found = load_data(
@@ -182,8 +185,7 @@ def _calibration(settings: ExportSettings, loaded: Loaded, listener: Listener) -
     except DataError as error:
         raise DataError(f"--int8 reads its ranges from training images: {error}") from error
     assert found.train is not None  # it was asked for
-    for x, _ in found.train.batches(CALIBRATED):
-        yield x
+    return found.train
 
 
 def _as_loaded(runtime: Program, parent: LoadedModel, out: Path, content: bytes) -> LoadedModel:

@@ -1,5 +1,6 @@
 """Everything `certify` is asked for."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -39,10 +40,11 @@ class CleverSettings(Settings):
     seed: int = 0
 
     @classmethod
-    def for_radii(cls, radii: Sequence[float], norm: Norm = "Linf", **given: Any) -> Self:
+    def for_radii(cls, radii: Sequence[float], norm: Norm | None = None, **given: Any) -> Self:
         """With an R of four times the largest radius asked for, as far as the norm goes, where none is given."""
         chosen = {name: value for name, value in given.items() if value is not None}
-        return cls.of(**{"clever_radius": min(4 * max(radii), LARGEST[norm])} | chosen)
+        whole = math.inf if norm is None else LARGEST[norm]
+        return cls.of(**{"clever_radius": min(4 * max(radii), whole)} | chosen)
 
 
 class AuditSettings(Settings):

@@ -38,11 +38,12 @@ def _followers(option: str, value: str) -> Iterator[str]:
     if option == "recipe":
         recipe = RECIPES.get(value, {})
         yield from (name for fields in RECIPES.values() for name in fields)
+        yield from ("ce_weight", "label_smoothing", "inner_steps")
         yield from ("attack_steps", "beta")  # of training without a teacher
         if recipe.get("iga_weight") == 0:
             yield from _OF_THE_GRADIENT_TERM
-        if "inner_attack" not in recipe:
-            yield "inner_steps"
+        if "inner_attack" in recipe or value == "trades":  # which take no noise
+            yield "noise_sigma"
     elif option == "inner_attack":
         yield "input_noise"
         if value == "none":

@@ -107,8 +107,8 @@ class Checkpoints:
             self.listener.note(f"no checkpoint at step {now.facts['step']}: {self.folder}: {error.strerror or error}")
             return False
         self.listener.detail(f"checkpoint after step {now.facts['step']}: {self.folder / name}")
-        # Beside the one just written: a damaged one of a later step may lie there, of a run that began anew.
-        for old in [path for path in _newest_first(self.folder) if path.name != name][KEPT - 1 :]:
+        # Those of later steps are damaged, and of a run that began anew: they take no sound one's place.
+        for old in [path for path in _newest_first(self.folder) if path.name <= name][KEPT:]:
             old.unlink(missing_ok=True)
         return True
 

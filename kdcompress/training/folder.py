@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdcompress.errors import UsageError
+from kdcompress.files import RUN_FILES
 
 MAKING = ".making-"
 """How a folder is called until the run in it is whole."""
-RUN_FILES = ("student.safetensors", "last.safetensors", "student.json", "metrics.jsonl", "run.toml")
 
 
 def refuse_used(out: Path, *, overwrite: bool) -> None:

@@ -1,6 +1,7 @@
 """Whether two runs are one: what decides how a run goes, by the options that say it."""
 
 import hashlib
+import tomllib
 from pathlib import Path
 
 import torch
@@ -36,42 +37,54 @@ def identity(
 
 
 def finished(out: Path, settings: TeachingSettings | TrainSettings, listener: Listener) -> RunRecord | None:
-    """The record of the run in `out`, if it is one of these settings, from these files.
+    """The record of the run in `out`, if it is one of these settings, from these files; what differs is said.
 
-    Images are told by the name of their folder: what is in it is not read for a run that is finished.
+    Images are told by the place of their folder: what is in it is not read for a run that is finished. A file that is
+    gone since is taken to have been the one.
     """
     try:
         record = RunRecord.model_validate_json((out / "student.json").read_bytes())
-        then = type(settings)(**record.settings)
-        was, asked = options_of(then), options_of(settings)
-        if record.gradient is not None and asked["--iga-mode"] == record.gradient.mode:
-            asked["--iga-mode"] = was["--iga-mode"]  # run.toml names what was chosen
-        if was != asked or _images(then) != _images(settings) or _sources_of(record) != _sources(settings):
-            return None
+        was = options_of(type(settings)(**record.settings))
+        ((_, ran),) = tomllib.loads((out / "run.toml").read_text(encoding="utf-8")).items()
     except (OSError, ValueError):
         return None
+    asked = options_of(settings)
+    if record.gradient is not None and asked["--iga-mode"] == record.gradient.mode:
+        asked["--iga-mode"] = was["--iga-mode"]  # run.toml names what was chosen
+    was |= _told(record) | {"--data-dir": ran.get("data-dir")}
+    if "data" in ran:  # a name that is no UTF-8 cannot stand there
+        was["--data"] = ran["data"]
+    if isinstance(settings, PruneSettings):
+        del asked["--student"]  # by what is in it
+    asked |= _files(settings)
+    for option in asked:
+        if option in was and was[option] != asked[option]:
+            listener.note(f"--resume: the run in {out} is another: {option} was {was[option]}, got {asked[option]}")
+            return None
     listener.note(f"--resume: the run in {out} is finished")
     return record
 
 
-def _images(settings: TeachingSettings | TrainSettings) -> tuple[str, Path | None]:
-    folder = settings.data.data_dir
-    return named(settings.data.data), None if folder is None else folder.resolve()
-
-
-def _sources_of(record: RunRecord) -> dict[str, str]:
+def _told(record: RunRecord) -> Facts:
     """The files that a run was made from, by what was in them."""
-    student = record.started_from if record.pruned is None else record.pruned.sha256
-    found = {"teacher": None if record.teacher is None else record.teacher.sha256, "student": student}
-    return {name: sha256 for name, sha256 in found.items() if sha256 is not None}
+    student = ("--student", record.pruned.sha256) if record.pruned else ("--student-weights", record.started_from)
+    found = dict([student, ("--teacher", record.teacher and record.teacher.sha256)])
+    return {option: f"sha256 {sha256[:12]}" if sha256 else None for option, sha256 in found.items()}
 
 
-def _sources(settings: TeachingSettings | TrainSettings) -> dict[str, str]:
-    """The same of the files that are named now."""
-    files: dict[str, Path | None] = {"student": starting_weights(settings)}
-    if isinstance(settings, TeachingSettings):
-        files["teacher"] = settings.teacher.path
-    return {name: sha256_of(path) for name, path in files.items() if path is not None}
+def _files(settings: TeachingSettings | TrainSettings) -> Facts:
+    """The same of what is named now and is there, and where the images are."""
+    folder, student = settings.data.data_dir, starting_weights(settings)
+    place = None if folder is None else str(folder.resolve())
+    found: Facts = {"--data": named(settings.data.data), "--data-dir": place}
+    option = "--student" if isinstance(settings, PruneSettings) else "--student-weights"
+    if student is None:
+        found[option] = None
+    teacher = settings.teacher.path if isinstance(settings, TeachingSettings) else None
+    for name, path in ((option, student), ("--teacher", teacher)):
+        if path is not None and path.is_file():
+            found[name] = f"sha256 {sha256_of(path)[:12]}"
+    return found
 
 
 def starting_weights(settings: TeachingSettings | TrainSettings) -> Path | None:

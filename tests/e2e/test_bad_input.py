@@ -463,10 +463,18 @@ def test_a_refusal_can_name_them(run: Any, words: list[str]) -> None:
         (["evaluate", "m.pt", "--data=", "--eps", "0.1"], "--data is empty"),
         (["evaluate", "", "--data", "digits", "--eps", "0.1"], "an argument is empty"),
         (["inspect", "", "--format", "json"], "an argument is empty"),
+        (["evaluate", "--data", "digits", "--eps=0.1", ""], "an argument is empty"),
+        (["evaluate", "--data", "digits", "--eps", "0.1", "--fresh", ""], "an argument is empty"),
+        (["evaluate", "--data", "digits", "--seed", "-1", ""], "an argument is empty"),
     ],
 )
 def test_an_empty_text_is_not_the_current_folder(run: Any, words: list[str], named: str) -> None:
     one_line(run(*words), named)
+
+
+def test_a_text_that_ends_so_may_be_meant(run: Any, tmp_path: Path) -> None:
+    one_line(run("inspect", "--", "--x="), "--x=", "found nothing there")
+    one_line(run("evaluate", "m.pt", "--data", "d", "--eps", "0.1", "--arg", "key="), "m.pt")
 
 
 def test_an_empty_text_in_a_file_or_the_environment(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

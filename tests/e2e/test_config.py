@@ -232,7 +232,7 @@ def test_a_variable_that_no_option_knows_is_refused(asked: Any, monkeypatch: pyt
 
 JACOBIAN = DistillSettings(
     **PAIR,
-    loss=LossSettings(align="jacobian", iga_weight=3.0),
+    loss=LossSettings(align="jacobian", iga_weight=3.0, ce_weight=0.5, label_smoothing=0.1),
     run=RunSettings(epochs=3, ema=0.9, lr=0.02, weight_decay=0.1),
 )
 
@@ -243,6 +243,7 @@ JACOBIAN = DistillSettings(
         (("--recipe", "kd"), {"loss": LossSettings(recipe="kd")}),
         (("--recipe=rslad",), {"loss": LossSettings(recipe="rslad")}),
         (("--recipe", "kdiga"), {"loss": LossSettings(recipe="kdiga", align="jacobian")}),
+        (("--recipe", "ard"), {"loss": LossSettings(recipe="ard")}),
         (("--recipe", "kdiga-noise"), {}),
         (("--recipe", "kd", "--iga-weight", "2"), {"loss": LossSettings(recipe="kd", iga_weight=2.0)}),
         (("--optimizer", "sgd"), {"run": RunSettings(epochs=3, ema=0.9, optimizer="sgd")}),
@@ -266,7 +267,9 @@ def test_what_is_left_aside_is_said(run: Any, asked: Any, tmp_path: Path, monkey
     assert len(notes) == 2
     assert "--recipe is kd, not kdiga-noise as in" in notes[0] and "--input-noise" in notes[0]
     assert "--iga-weight" not in notes[0]  # it was typed, and counts
-    assert "--optimizer is sgd, not adamw" in notes[1] and notes[1].endswith("--lr, --weight-decay are left aside")
+    assert "--optimizer is sgd, not adamw" in notes[1] and notes[1].endswith(
+        "aside what it says of --lr, --weight-decay"
+    )
     assert "note: " not in run("distill", "--config", file, "--out", tmp_path / "out", "--recipe", "kd", "-q").stderr
 
 

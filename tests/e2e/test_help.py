@@ -77,6 +77,7 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
         ("kdcompress distill --inner-attack a", ["adaptive"]),
         ("kdcompress certify --norm ", ["Linf", "L2"]),
         ("kdcompress export --format ", ["onnx", "torch-export"]),
+        ('kdcompress evaluate --data "" --ep', ["--eps"]),
         ("kdcompress evaluate --attack auto", ["autoattack", "autoattack-plus", "autoattack-rand"]),
         ("kdcompress certify --kinds s", ["smoothing"]),
         ("kdcompress certify --device c", ["cpu", "cuda"]),

@@ -8,7 +8,6 @@ import pytest
 import timm
 from PIL import Image
 
-from kdcompress import inspect
 from kdcompress.models.arguments import parse_arguments
 from kdcompress.starting import proposed_student
 from tests.e2e.conftest import write_pictures
@@ -21,17 +20,32 @@ def test_the_student_is_smaller_than_the_teacher_and_what_is_said_of_its_size_is
     assert run("init", "--teacher", DIGITS_TEACHER, "--data", "digits", "--out", out).code == 0
     proposed = tomllib.loads(out.read_text())["distill"]
     arguments = parse_arguments(proposed["student-arg"], "--student-arg")
-    network = timm.create_model(proposed["student"], num_classes=10, **arguments)
+    network = timm.create_model(proposed["student"], num_classes=10, in_chans=1, **arguments)
     size = sum(one.numel() for one in network.parameters())
     assert size < 224_722 / 2
     assert f"{size / 1000:,.0f}k parameters for the teacher's 225k" in out.read_text()
 
 
-@pytest.mark.parametrize(("parameters", "channels"), [(25_000_000, None), (11_000_000, "64,128"), (10_000, "4,8,16")])
-def test_the_student_follows_the_teachers_size(parameters: int, channels: str | None) -> None:
-    found = inspect(DIGITS_TEACHER).model_copy(update={"parameters": parameters})
-    lines = "\n".join(proposed_student(found))
-    assert "student-arg" not in lines if channels is None else f"channels={channels}" in lines
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("teacher", [60_000_000, 25_000_000, 11_000_000, 700_000, 150_000])
+def test_the_student_has_half_of_the_teachers_parameters_at_most(teacher: int, classes: int) -> None:
+    proposed = tomllib.loads("\n".join(proposed_student(teacher, classes, 3)))
+    arguments = parse_arguments(proposed.get("student-arg", []), "--student-arg")
+    network = timm.create_model(proposed["student"], num_classes=classes, **arguments)
+    assert sum(one.numel() for one in network.parameters()) <= teacher / 2
+    assert bool(arguments) == (teacher < 23_000_000)
+
+
+def test_of_a_teacher_smaller_than_all_that_are_tried_it_is_the_smallest() -> None:
+    (_, arguments) = proposed_student(10_000, 10, 3)
+    assert "channels=4,8,16,32" in arguments and "32k parameters for the teacher's 10k" in arguments
+
+
+def test_a_size_that_the_teacher_was_not_made_for_is_refused(run: Any, tmp_path: Path) -> None:
+    ran = run(
+        *("init", "--teacher", DIGITS_TEACHER, "--data", "digits", "--image-size", 32, "--out", tmp_path / "x.toml")
+    )
+    assert ran.code == 2 and "was made for images of 16x16, got --image-size 32" in ran.stderr
 
 
 def test_images_of_another_size_become_the_teachers(run: Any, student: Path, pictures: Path, tmp_path: Path) -> None:

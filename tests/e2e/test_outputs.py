@@ -231,3 +231,12 @@ def test_quiet_leaves_the_result_alone(run: Any, student: Path, pictures: Path) 
     assert "accuracy" in quiet.stdout
     refused = run(*words, "-q", "--eps", "9")
     assert refused.code == 2 and refused.stderr.startswith("error: ")
+
+
+def test_a_report_called_as_a_runs_record_can_be_written_again(run: Any, tmp_path: Path, student: Path) -> None:
+    """Where no run lies: a record alone is none."""
+    lone = tmp_path / "lone.safetensors"
+    shutil.copy(student / "student.safetensors", lone)
+    for _ in range(2):
+        ran = run("inspect", lone, "--report", tmp_path / "student.json")
+        assert ran.code == 0, ran.stderr

@@ -14,6 +14,7 @@ from PIL import Image
 
 from kdcompress.data import load_data, loading, schemes
 from kdcompress.errors import DataError
+from kdcompress.settings.inputs import SCHEMES
 
 
 def refused(spec: str, **options: Any) -> str:
@@ -280,3 +281,7 @@ def test_labels_that_are_no_numbers_are_refused(parquet: Path, label: str | None
     datasets.Dataset.from_dict({"image": [picture] * 4, "label": [label] * 4}, features=features).to_parquet(path)
     said = refused("hfds/other", data_dir=parquet, splits=("train",))
     assert f"expected class indices in the column label, found {label!r}" in said
+
+
+def test_what_has_the_form_of_a_scheme_is_one_that_is_known() -> None:
+    assert set(SCHEMES) == {*schemes._PACKAGES, schemes._SHARDS}

@@ -320,9 +320,14 @@ def test_a_finished_run_is_known_by_its_own_file_of_options(
     record = distill(settings.model_copy(update={"data": relative}), out)
     assert record.gradient is not None and settings.loss.iga_mode == "auto"
     chosen = settings.loss.model_copy(update={"iga_mode": record.gradient.mode})
+    (tmp_path / folder.name).mkdir()  # other images by the name that was typed
+    monkeypatch.chdir(tmp_path)
     notes: list[str] = []
     distill(settings.model_copy(update={"loss": chosen}), out, resume=True, listener=Listener(note=notes.append))
-    assert any("is finished" in note for note in notes)
+    assert "is finished" in notes[-1]
+    with pytest.raises(UsageError, match="already holds a run"):
+        distill(settings.model_copy(update={"data": relative}), out, resume=True, listener=Listener(note=notes.append))
+    assert f"--data was {folder}, got {tmp_path / folder.name}" in notes[-1]
 
 
 def test_a_run_from_other_starting_weights_is_refused_by_name(distilling: Distilling, tmp_path: Path) -> None:
@@ -352,7 +357,10 @@ def test_damaged_checkpoints_of_later_steps_do_not_cost_the_new_ones(stopped: tu
     for step in (400, 500):
         (folder / f"step-{step:09d}-0123456789abcdef.safetensors").write_bytes(b"damaged")
     with pytest.raises(Killed):
-        distill(settings, out, resume=True, listener=killing(2))
+        distill(settings, out, resume=True, listener=killing(4))
+    sound = sorted(path.name for path in folder.glob("step-00000000*"))
+    assert len(sound) == checkpoints.KEPT  # one more, should the newest one's bytes not survive
+    (folder / sound[-1]).write_bytes(b"damaged too")
     notes: list[str] = []
     distill(settings, out, resume=True, listener=Listener(note=notes.append))
     assert not any("starts anew" in note for note in notes)
