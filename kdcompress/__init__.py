@@ -133,6 +133,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("kdcompress")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'kdcompress' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

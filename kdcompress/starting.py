@@ -2,16 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import timm
-import torch
 
 from kdcompress.data import Data, load_data
 from kdcompress.errors import DataError, UsageError
-from kdcompress.models.cost import parameter_count
 from kdcompress.models.inspection import Inspection, inspect
 from kdcompress.models.layouts import LAYOUTS, UNREADABLE
+from kdcompress.models.proposal import as_pairs, smaller_student
 from kdcompress.models.teachers import Size
 from kdcompress.progress import Listener
 from kdcompress.settings.config import line
@@ -56,7 +52,7 @@ def starting_options(
             "# Lines that begin with # are not read: take the # away to have what stands there.",
             "",
             *where,
-            'eps = "8/255"  # the radius to stand, in pixels of [0,1]: usually that which the teacher was trained for',
+            '# FILL IN: eps = "8/255"  # the radius to stand, in pixels of [0,1]: usually what the teacher was trained for',
             '# norm = "Linf"',
             *_teacher(found),
             "",
@@ -71,7 +67,7 @@ def starting_options(
             "",
             "[evaluate]",
             'model = "student/student.safetensors"',
-            "images = 1000",
+            f"images = {min(1000, len(images.test or ()))}",
             "max-robust-drop = 0.03  # exit code 1 where more than 3 points of robust accuracy may be lost",
             'report = "report.json"',
             'html = "report.html"',
@@ -102,27 +98,12 @@ def _images(
 
 
 def proposed_student(teacher: int, classes: int, channels: int) -> list[str]:
-    """A ResNet-18 of at most half of the teacher's parameters; the smallest of those that are tried, if none is.
-
-    Args:
-        teacher: its parameters.
-        channels: of the images.
-    """
-    tried: list[dict[str, Any]] = [
-        {},
-        *({"layers": [1] * 4, "channels": [first * times for times in (1, 2, 4, 8)]} for first in (64, 32, 16, 8, 4)),
-    ]
-    for arguments in tried:
-        with torch.device("meta"):  # shapes alone
-            network = timm.create_model("resnet18", num_classes=classes, in_chans=channels, **arguments)
-        size = parameter_count(network)
-        if size <= teacher / 2:
-            break
+    """Lines for a student that is smaller than the teacher; see `smaller_student`."""
+    arguments, size = smaller_student(teacher, classes, channels)
     lines = ['student = "resnet18"  # any timm network']
     if arguments:
         said = f"{size / 1000:,.0f}k parameters for the teacher's {teacher / 1000:,.0f}k"
-        pairs = [f"{name}={','.join(map(str, values))}" for name, values in arguments.items()]
-        lines.append(f"{line('student-arg', pairs)}  # {said}")
+        lines.append(f"{line('student-arg', as_pairs(arguments))}  # {said}")
     return lines
 
 

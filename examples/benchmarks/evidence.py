@@ -298,6 +298,8 @@ def cells_of(row_seeds: list[Row], rows: Iterable[Row]) -> list[str]:
         over_seeds([row.held_out["best"] for row in row_seeds]),
         *(over_seeds([columns[key][0] for columns in best]) for key in ("clean", "pgd-50", "autoattack")),
         over_seeds([columns["pgd-50"][0] for columns in last]),
+        over_seeds([columns["certified"]["0.25"][0] for columns in best]),
+        ", ".join(dict.fromkeys(row.device for row in row_seeds)),
         "; ".join("{:+.3f} [{:+.3f}, {:+.3f}]".format(*columns["autoattack drop"]) for columns in best),
         "; ".join(gained(row, beside[row.seed]) for row in row_seeds if row.seed in beside),
     ]
@@ -307,7 +309,8 @@ def print_table(options: argparse.Namespace) -> None:
     rows = [Row(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(options.rows.glob("*.json"))]
     heads = (
         *("bed", "student", "recipe", "epochs", "passes", "s", "held-out PGD-10", "clean", "PGD-50", "AutoAttack"),
-        *("last: PGD-50", "AutoAttack below its teacher's, each seed", "above adversarial training as long, each seed"),
+        *("last: PGD-50", "certified at L2 .25", "device"),
+        *("AutoAttack below its teacher's, each seed", "above adversarial training as long, each seed"),
     )
     print(f"| {' | '.join(heads)} |")
     print("|" + "---|" * len(heads))

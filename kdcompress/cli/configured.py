@@ -37,6 +37,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
             if quiet and verbose:
                 raise UsageError("--quiet and --verbose ask for opposite things; leave one of them out")
             _refuse_code(context)
+            _refuse_to_replace(config, options)
             if speaks() and not quiet:
                 typer.echo("".join(f"note: {line}\n" for line in context.meta.get(ASIDE, ())), err=True, nl=False)
         tokens = QUIET.set(quiet), VERBOSE.set(verbose)
@@ -53,6 +54,14 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
         **{"config": (Config, None), "quiet": (Quiet, False), "verbose": (Verbose, False)},
     }
     return with_options(command, with_more, more)
+
+
+def _refuse_to_replace(config: Path | None, options: Mapping[str, Any]) -> None:
+    """The file of options may not be where a result goes."""
+    for name in ("report", "html", "markdown", "card", "junit", "table", "picture", "out"):
+        place = options.get(name)
+        if config is not None and isinstance(place, Path) and place.exists() and place.samefile(config):
+            raise UsageError(f"--{name} {place} would take the place of --config; name another file")
 
 
 CODE = "kdcompress.code"
@@ -160,8 +169,9 @@ def _dashed(name: str) -> str:
 Config = Annotated[
     Path | None,
     typer.Option(
-        help="TOML file of options: epochs = 30 is --epochs 30; or a JSON report of this command, to run it again. "
-        "What is typed counts before it, and in between KDCOMPRESS_EPOCHS=30 in the environment.",
+        help="TOML file of options: epochs = 30 is --epochs 30. evaluate, certify and export also take a JSON report "
+        "of theirs, to run it again. What is typed counts before it, and in between KDCOMPRESS_EPOCHS=30 in the "
+        "environment.",
         metavar="FILE",
         is_eager=True,
         callback=_read,

@@ -65,12 +65,18 @@ def emit(json: str, table: RenderableType, form: Format) -> None:
     """The result on stdout: JSON and nothing else, or the table."""
     from kdcompress.render.console import show
 
-    if form is Format.json:
-        print(json)
-    else:
-        show(Console(), table)
-    if sys.stdout is not None:  # it is where a shell closed it
-        sys.stdout.flush()  # a reader who left is heard of here, not when Python has gone
+    try:
+        if form is Format.json:
+            print(json)
+        else:
+            show(Console(), table)
+        if sys.stdout is not None:  # it is where a shell closed it
+            sys.stdout.flush()  # a reader who left is heard of here, not when Python has gone
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says it again at exit
+        raise UsageError(f"stdout cannot be written ({error.strerror or error})") from error
 
 
 def unwritten(error: OSError) -> None:

@@ -47,6 +47,8 @@ def _is_a_run(folder: Path) -> bool:
 
 
 def _refuse_unwritable(path: Path, option: str) -> None:
+    if str(path) == "-":
+        raise UsageError(f"{option} must be a file, got -: stdout has the result already, as JSON with --format json")
     try:
         there = path.stat()
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdcompress.models.checkpoints import Checkpoint, read_checkpoint
 from kdcompress.models.layouts import UNREADABLE, assumption, recognise
+from kdcompress.models.proposal import as_pairs, smaller_student
 from kdcompress.models.states import BOOKKEEPING, is_average
 from kdcompress.report import Result
 
@@ -188,4 +189,11 @@ def _command(path: Path, arch: str | None, found: Checkpoint, missing: tuple[str
             words += ["--teacher-arg", f"{UNREADABLE[arch]}=NAME"]
         if not found.has_normalisation:
             words += ["--teacher-mean", "MEAN", "--teacher-std", "STD"]
-    return " ".join([*words, "--student", "resnet18", "--data", "DATA/", "--eps", "8/255", "--out", "student/"])
+    channels = 3 if found.record is None else found.record.input_size[0]
+    classes = _classes(found.state) or 10
+    if found.record is not None:
+        classes = len(found.record.classes)
+    own = sum(value.numel() for key, value in found.state.items() if not key.endswith(_STATISTICS))
+    arguments, _ = smaller_student(own, classes, channels)
+    student = ["--student", "resnet18", *(word for pair in as_pairs(arguments) for word in ("--student-arg", pair))]
+    return " ".join([*words, *student, "--data", "DATA/", "--eps", "8/255", "--out", "student/"])

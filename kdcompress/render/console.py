@@ -89,6 +89,8 @@ def run_summary(record: RunRecord) -> Group:
         if size.params_ratio is None or size.macs_ratio is None
         else f"; its teacher has {size.params_ratio:.2f}x the parameters, {size.macs_ratio:.2f}x the MACs"
     )
+    if size.macs_ratio is not None and size.macs_ratio < 1:
+        ratios += f", so that the student takes {1 / size.macs_ratio:.1f} times the teacher's arithmetic"
     return Group(
         Text(f"{record.model.arch}: {count(size.params)} parameters, {count(size.macs)} MACs{ratios}{_before(record)}"),
         Text(

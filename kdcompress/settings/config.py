@@ -110,7 +110,8 @@ def of_report(content: Mapping[str, Any], asking: str, defaults: Mapping[str, An
             "expected a JSON report of kdcompress evaluate, certify or export, or a TOML file of options"
         ) from error
     if command != asking:
-        raise UsageError(f"is a report of kdcompress {command}; {asking} reads its own, or a TOML file")
+        own = f"{asking} reads its own, or" if asking in _JUDGING else f"{asking} reads"
+        raise UsageError(f"is a report of kdcompress {command}; {own} a TOML file, such as a run's run.toml")
     found = as_options(settings)
     evaluation = settings.evaluation
     found["masking-checks"] = found.pop("masking")

@@ -175,8 +175,8 @@ def accepted(
     )
     if not check.problems and check.clean_accuracy < LOW_ACCURACY:
         listener.note(
-            "its clean accuracy is low for images like those it was trained on: are --teacher-mean, --teacher-std "
-            "and the order of its classes right?"
+            f"warning: its clean accuracy {check.clean_accuracy:.3f} is low for images like those it was trained on: "
+            "are --teacher-mean, --teacher-std and the order of its classes right?"
         )
     if check.problems and not settings.check.insist:
         raise TeacherError(

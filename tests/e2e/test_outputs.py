@@ -240,3 +240,15 @@ def test_a_report_called_as_a_runs_record_can_be_written_again(run: Any, tmp_pat
     for _ in range(2):
         ran = run("inspect", lone, "--report", tmp_path / "student.json")
         assert ran.code == 0, ran.stderr
+
+
+def test_the_file_of_options_is_not_replaced(run: Any, tmp_path: Path, student: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('format = "json"\n')
+    ran = run("inspect", student / "student.safetensors", "--config", config, "--report", config)
+    one_line(ran, "would take the place of --config")
+    assert config.read_text() == 'format = "json"\n'
+
+
+def test_a_dash_is_no_file(run: Any, student: Path) -> None:
+    one_line(run("inspect", student / "student.safetensors", "--report", "-"), "--report must be a file, got -")
