@@ -52,7 +52,7 @@ def starting_options(
             "# Lines that begin with # are not read: take the # away to have what stands there.",
             "",
             *where,
-            '# FILL IN: eps = "8/255"  # the radius to stand, in pixels of [0,1]: usually the one that the teacher was made for',
+            '# FILL IN: eps = "8/255"  # the radius to stand, in pixels of [0,1]: usually the teacher\'s',
             '# norm = "Linf"',
             *_teacher(found),
             "",
