@@ -28,8 +28,8 @@ FAMILIES = {
 STATISTICS = {"mean": (0.3, 0.3, 0.3), "std": (0.2, 0.2, 0.2)}
 
 
-def written(path: Path, arch: str, side: int = 32) -> Path:
-    torch.manual_seed(0)
+def written(path: Path, arch: str, side: int = 32, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
     model, record = create_student(arch, FAMILIES[arch], classes="012", input_size=(3, side, side), **STATISTICS)
     save_model(path, model, record)
     return path
@@ -127,9 +127,12 @@ def test_another_student_is_not_gone_on_with(
     pruning_of: Callable[..., PruneSettings], tmp_path: Path, student: Path
 ) -> None:
     runs.prune(pruning_of(epochs=1), tmp_path / "out")
-    other = written(tmp_path / "other.safetensors", "resnet18", side=8)
+    other = written(tmp_path / "other.safetensors", "resnet18", side=8, seed=1)
     with pytest.raises(UsageError, match="already holds a run"):
         runs.prune(pruning_of(epochs=1, file=other), tmp_path / "out", resume=True)
+    other.write_bytes(student.read_bytes())  # the same one at another place
+    again = runs.prune(pruning_of(epochs=1, file=other), tmp_path / "out", resume=True)
+    assert again.pruned is not None and again.pruned.path == str(student)
 
 
 def test_what_cannot_be_made_so_small_is_said(pruning_of: Callable[..., PruneSettings], folder: Path) -> None:
