@@ -75,14 +75,19 @@ def emit(json: str, table: RenderableType, form: Format) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says it again at exit
+        _silence_stdout()
         raise UsageError(f"stdout cannot be written ({error.strerror or error})") from error
 
 
 def unwritten(error: OSError) -> None:
-    """Say that stdout cannot be written, unless its reader left, and keep Python from saying it again at exit."""
-    if not isinstance(error, BrokenPipeError):  # `| head`
+    """Say that stdout cannot be written, unless its reader left (`| head`)."""
+    if not isinstance(error, BrokenPipeError):
         print(f"error: stdout cannot be written ({error.strerror or error})", file=sys.stderr)
+    _silence_stdout()
+
+
+def _silence_stdout() -> None:
+    """What is still to be written is lost; without this Python would say so at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -93,6 +93,7 @@ def inspect(path: Path) -> Inspection:
     weights = {key: value for key, value in found.state.items() if not key.endswith(_STATISTICS)}
     missing = tuple(_missing(found, arch))
     names = record.classes if record is not None else ()
+    parameters, classes = sum(value.numel() for value in weights.values()), len(names) or _classes(found.state)
     return Inspection(
         path=str(path),
         format=_format(path),
@@ -102,9 +103,9 @@ def inspect(path: Path) -> Inspection:
         origin=found.origin,
         averaged=is_average(found.origin),
         tensors=len(weights),
-        parameters=sum(value.numel() for value in weights.values()),
+        parameters=parameters,
         dtypes=tuple(sorted({str(value.dtype).removeprefix("torch.") for value in weights.values()})),
-        classes=len(names) or _classes(found.state),
+        classes=classes,
         class_names=names,
         input_size=None if record is None else record.input_size,
         mean=found.mean,
@@ -116,7 +117,7 @@ def inspect(path: Path) -> Inspection:
         assumed=assumed,
         pruned=record is not None and record.shrunk is not None,
         missing=missing,
-        command=_command(path, arch, found, missing),
+        command=_command(path, arch, found, parameters, classes),
     )
 
 
@@ -179,7 +180,7 @@ def _missing(found: Checkpoint, arch: str | None) -> Iterator[str]:
         )
 
 
-def _command(path: Path, arch: str | None, found: Checkpoint, missing: tuple[str, ...]) -> str:
+def _command(path: Path, arch: str | None, found: Checkpoint, parameters: int, classes: int | None) -> str:
     words = ["kdcompress", "distill", "--teacher", shlex.quote(str(path))]
     if found.record is None or found.record.source == "factory":
         layout = found.record is None and recognise(found.state) is not None
@@ -190,10 +191,6 @@ def _command(path: Path, arch: str | None, found: Checkpoint, missing: tuple[str
         if not found.has_normalisation:
             words += ["--teacher-mean", "MEAN", "--teacher-std", "STD"]
     channels = 3 if found.record is None else found.record.input_size[0]
-    classes = _classes(found.state) or 10
-    if found.record is not None:
-        classes = len(found.record.classes)
-    own = sum(value.numel() for key, value in found.state.items() if not key.endswith(_STATISTICS))
-    arguments, _ = smaller_student(own, classes, channels)
+    arguments, _ = smaller_student(parameters, classes or 10, channels)
     student = ["--student", "resnet18", *(word for pair in as_pairs(arguments) for word in ("--student-arg", pair))]
     return " ".join([*words, *student, "--data", "DATA/", "--eps", "8/255", "--out", "student/"])

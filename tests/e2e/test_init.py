@@ -9,6 +9,7 @@ import timm
 from PIL import Image
 
 from kdcompress.models.arguments import parse_arguments
+from kdcompress.models.proposal import arguments_of, parameters_of
 from kdcompress.starting import proposed_student
 from tests.e2e.conftest import write_pictures
 
@@ -34,6 +35,13 @@ def test_the_student_has_half_of_the_teachers_parameters_at_most(teacher: int, c
     network = timm.create_model(proposed["student"], num_classes=classes, **arguments)
     assert sum(one.numel() for one in network.parameters()) <= teacher / 2
     assert bool(arguments) == (teacher < 23_000_000)
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(10, 3), (1000, 1)])
+@pytest.mark.parametrize("first", [None, 64, 32, 16, 8, 4])
+def test_parameters_are_counted_as_timm_builds_them(first: int | None, classes: int, channels: int) -> None:
+    network = timm.create_model("resnet18", num_classes=classes, in_chans=channels, **arguments_of(first))
+    assert sum(one.numel() for one in network.parameters()) == parameters_of(first, classes, channels)
 
 
 def test_of_a_teacher_smaller_than_all_that_are_tried_it_is_the_smallest() -> None:
