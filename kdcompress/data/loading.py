@@ -150,7 +150,7 @@ def load_data(
         classes=classes,
         input_size=size,
         train=train,
-        holdout=holdout,
+        holdout=None if for_ranges else holdout,
         test=loaded.get("test"),
         flips=size[0] == 3,
         crop_padding=size[1] // 8,

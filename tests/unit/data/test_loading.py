@@ -125,7 +125,7 @@ class TestHoldout:
     ) -> None:
         root = str(write_tree(classes=tuple("abcdef"), per_class=2))
         data = load_data(root, splits=["train"], train_images=count, for_ranges=True)
-        assert data.train is not None and len(data.train) == loaded and len(data.holdout or ()) == 0
+        assert data.train is not None and len(data.train) == loaded and data.holdout is None
 
     def test_a_training_split_of_single_images_is_refused(self, write_tree: WriteTree) -> None:
         assert "at least two images of a class" in refused(write_tree(per_class=1))
