@@ -1,16 +1,14 @@
 """The one place where exceptions become text and exit codes."""
 
 import errno
-import signal
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import typer
 
 from kdcompress.cli.output import VERBOSE, unwritten
+from kdcompress.cli.signals import heard
 from kdcompress.errors import EXIT_BUG, EXIT_CANNOT_RUN, EXIT_INTERRUPTED, EXIT_SIGNAL, KdcompressError, Stopped
 
 _NO_MEMORY = "can't allocate memory"
@@ -21,7 +19,7 @@ _NO_MEMORY = "can't allocate memory"
 def boundary() -> Iterator[None]:
     """Known errors end in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143, the rest in a traceback and 3."""
     try:
-        with _terminated():
+        with heard():
             yield
     except typer.Exit:  # a command that chose its exit code
         raise
@@ -41,23 +39,6 @@ def boundary() -> Iterator[None]:
             _stop(f"error: {known}", EXIT_CANNOT_RUN)
         traceback.print_exc()
         _stop(f"this is a bug in kdcompress; please report it with the lines above ({_versions()})", EXIT_BUG)
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that what is half-done is tidied up."""
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be heard
-        yield
-        return
-
-    def heard(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
-
-    before = signal.signal(signal.SIGTERM, heard)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _known(error: Exception) -> str | None:

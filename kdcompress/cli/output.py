@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from kdcompress.cli.options import Format
+from kdcompress.cli.signals import heeding
 from kdcompress.errors import UsageError
 from kdcompress.files import write_whole
 from kdcompress.progress import Listener
@@ -32,7 +33,7 @@ def watched() -> Iterator[Listener]:
     from kdcompress.render.progress import listening
 
     with listening(stderr()) as listener:
-        yield replace(listener, detail=listener.note) if VERBOSE.get() else listener
+        yield heeding(replace(listener, detail=listener.note) if VERBOSE.get() else listener)
 
 
 def deliver(json: str, table: RenderableType, form: Format, files: Mapping[Path | None, bytes]) -> None:
