@@ -12,6 +12,7 @@ held after forward and after input gradient, batch 8 of 3x64x64 (`tests/benchmar
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,18 @@ class Backward:
         self.micro_batch = micro_batch
         self.is_split = False
 
-    def __call__(self, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
-        """The batch's mean of every term, unweighted, and of their weighted sum, `loss`; detached."""
+    def __call__(
+        self, batch: Batch, weights: dict[str, float], take_back: Callable[[], None] | None = lambda: None
+    ) -> dict[str, Tensor]:
+        """The batch's mean of every term, unweighted, and of their weighted sum, `loss`; detached.
+
+        Args:
+            take_back: called before a batch is taken again: its first forward has moved BatchNorm's statistics. None:
+                it cannot be taken again, since other processes share its statistics and wait for none twice.
+
+        Raises:
+            TrainingError: where memory runs out for good.
+        """
         B = len(batch[0])
         while True:
             parts = parts_of(B, self.micro_batch or B)
@@ -60,6 +71,11 @@ class Backward:
                         f"out of memory, even with {math.ceil(B / parts)} images at a time; use a smaller --image-size "
                         "or student, --recipe kd or --iga-weight 0 (no second derivatives), or a larger device"
                     ) from error
+                if take_back is None:
+                    raise TrainingError(
+                        "out of memory, with statistics over all processes; "
+                        f"--iga-micro-batch {B // (2 * parts)} takes a batch in smaller parts"
+                    ) from error
             # Outside the handler, which holds the failed graph.
             self.micro_batch, self.is_split = B // (2 * parts), False
             self.listener.note(
@@ -68,6 +84,7 @@ class Backward:
             )
             for weight in self.model.parameters():
                 weight.grad = None
+            take_back()
 
     def _in_parts(self, batch: Batch, weights: dict[str, float], parts: int) -> dict[str, Tensor]:
         means: dict[str, Tensor] = {}

@@ -98,6 +98,7 @@ def fit(
         listener.note(f"goes on after step {now.step} of {steps}, in epoch {now.epoch}")
     processes.start_alike(model)
     finite = Finite(model)
+    shared = run.sync_batchnorm and processes.count > 1
     started, first = time.perf_counter() - now.seconds, now.step
 
     def seconds() -> float:
@@ -111,7 +112,7 @@ def fit(
                 optimizer.zero_grad()
                 finite.keep()
                 with processes.seated(), processes.synced(run.sync_batchnorm):
-                    found = now.backward(batch, weights)
+                    found = now.backward(batch, weights, None if shared else finite.take_back)
                 terms, is_asked = processes.agree(model, found, stop is not None and stop.signal is not None)
                 now.lr = optimizer.param_groups[0]["lr"]
                 if finite.holds(terms["loss"]):

@@ -10,6 +10,7 @@ from kdcompress.progress import Listener
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.backward import Backward
+from kdcompress.training.finite import Finite
 from kdcompress.training.recipes import Recipe, Terms, distillation
 from kdcompress.training.recipes.recipe import Weights
 
@@ -72,9 +73,10 @@ def short_of_memory(most: int) -> Recipe:
     inner = recipe()
 
     def terms(model: nn.Module, weights: Weights, x: Tensor, y: Tensor) -> Terms:
+        found = inner.terms(model, weights, x, y)  # statistics have moved by then
         if len(x) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return inner.terms(model, weights, x, y)
+        return found
 
     return Recipe(terms, inner.weights)
 
@@ -92,6 +94,19 @@ def test_where_memory_runs_out_parts_are_halved_until_they_fit_and_stay_so() -> 
     before = len(notes)
     backward(batch(), WEIGHTS)
     assert len(notes) == before
+
+
+def test_a_batch_that_is_taken_again_moves_the_statistics_once() -> None:
+    model, plain = network(nn.BatchNorm2d), network(nn.BatchNorm2d)
+    before = Finite(model)
+    Backward(model, short_of_memory(5), "float32", Listener())(batch(), WEIGHTS, before.take_back)
+    Backward(plain, recipe(), "float32", Listener(), micro_batch=5)(batch(), WEIGHTS)
+    torch.testing.assert_close(dict(model.named_buffers()), dict(plain.named_buffers()), rtol=0, atol=0)
+
+
+def test_a_batch_whose_statistics_others_share_is_not_taken_again() -> None:
+    with pytest.raises(TrainingError, match="over all processes; --iga-micro-batch 5 takes a batch in smaller parts"):
+        Backward(network(), short_of_memory(5), "float32", Listener())(batch(), WEIGHTS, None)
 
 
 def test_where_not_even_two_images_fit_the_run_ends_with_what_was_tried() -> None:
