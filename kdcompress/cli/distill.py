@@ -20,7 +20,10 @@ def distill(
     student_stride: options.StudentStride = None,
     student_weights: Annotated[
         Path | None,
-        typer.Option(help="Starting weights, in a safetensors or torch file. Default: fresh.", rich_help_panel=STUDENT),
+        typer.Option(
+            help="Starting weights, in a safetensors or torch file; behind its normalisation. Default: fresh.",
+            rich_help_panel=STUDENT,
+        ),
     ] = None,
     **asked: Any,
 ) -> None:

@@ -78,8 +78,15 @@ def new_network(
     run: RunSettings,
     listener: Listener,
 ) -> tuple[NormalisedModel, ModelRecord]:
-    """A timm network for the data's images and classes, normalised by the training images, seeded by the run."""
+    """A timm network for the data's images and classes, seeded by the run.
+
+    It is normalised by the training images; with `weights` as those were, where their file says it.
+    """
+    start = None if weights is None else read_checkpoint(weights)
     mean, std = channel_statistics(training_split(data))
+    if start is not None and start.mean is not None and start.std is not None and len(start.mean) == len(mean):
+        mean, std = start.mean, start.std
+        listener.detail(f"--student-weights {weights}: inputs are normalised as there, mean {mean}, std {std}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         network, record = create_student(
@@ -88,8 +95,8 @@ def new_network(
     if record.changes:
         changed = ", ".join(f"{change.module}: {change.action}" for change in record.changes)
         listener.note(f"{record.arch} was fitted to {data.input_size[1]}x{data.input_size[2]} images ({changed})")
-    if weights is not None:
-        left_out = load_starting_weights(network.network, read_checkpoint(weights).state)
+    if start is not None:
+        left_out = load_starting_weights(network.network, start.state)
         if left_out:
             listener.note(f"--student-weights {weights}: kept fresh: {', '.join(left_out)}")
     return network, record

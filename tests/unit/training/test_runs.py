@@ -407,6 +407,12 @@ def test_starting_weights_are_taken_over(
     runs.distill(settings, tmp_path / "second")
     assert same(started[0], weights(tmp_path / "first"))
 
+    def normalisation(out: Path) -> tuple[float, ...] | None:
+        return read_checkpoint(out / "student.safetensors").mean
+
+    runs.distill(distilling(seed=1), tmp_path / "fresh")  # other images are held out of training
+    assert normalisation(tmp_path / "second") == normalisation(tmp_path / "first") != normalisation(tmp_path / "fresh")
+
 
 @pytest.mark.parametrize("kind", ["distill", "at", "noise"])
 def test_a_run_on_noise_says_so_is_judged_under_noise_and_repeats(
