@@ -128,11 +128,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(state, None, mean, std, normalisation is not None, sha256, path, buffers, origin)
 
 
+WEIGHTS = ("student.safetensors", "teacher.safetensors", "model.safetensors", "pytorch_model.bin")
+"""Of a run of ours, and as model hubs have them in a folder."""
+
+
 def _first_bytes(path: Path) -> bytes:
     """The beginning of the file, if it can be a model's at all."""
     try:
         if path.is_dir():
-            raise CheckpointError(f"{path}: expected a model file, found a folder; name the file inside it")
+            inside = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+            what = "the file inside it" if inside is None else inside
+            raise CheckpointError(f"{path}: expected a model file, found a folder; name {what}")
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise CheckpointError(f"{path}: expected a model file, found a pipe or device; name a file on the disk")
         with path.open("rb") as stream:

@@ -84,7 +84,13 @@ def _refusal(path: Path, reason: str) -> str:
     )
 
 
+EXPORTED = {".onnx": "an ONNX file", ".pt2": "a torch.export file", ".engine": "a TensorRT engine"}
+"""Programs that run elsewhere, by suffix: no weights to load into a network here."""
+
+
 def _damage(path: Path, reason: str) -> str:
+    if (kind := EXPORTED.get(path.suffix.lower())) is not None:
+        return f"{path}: expected weights, found {kind}; name the safetensors or torch file that it was exported from"
     if "TorchScript" in reason:
         return f"{path}: expected a state dict, found a TorchScript archive; save model.state_dict() instead"
     if "Unsupported operand" in reason and _first_byte(path) == b"\x80":

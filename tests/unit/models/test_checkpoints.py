@@ -253,6 +253,21 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+@pytest.mark.parametrize(("name", "kind"), [("s.onnx", "an ONNX file"), ("s.PT2", "a torch.export file")])
+def test_exported_programs_are_told_from_weights(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(numpy_archive() if name == "s.PT2" else b"\x08\x0a\x12\x07pytorch" + bytes(64))
+    with pytest.raises(CheckpointError, match=f"found {kind}; name the safetensors or torch file"):
+        read_checkpoint(tmp_path / name)
+
+
+def test_the_weights_in_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="name the file inside it"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "student.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"found a folder; name \S+student\.safetensors$"):
+        read_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("case", DAMAGED)
 def test_what_is_no_model_file_is_told_in_one_line(tmp_path: Path, case: str) -> None:
     make, told = DAMAGED[case]
