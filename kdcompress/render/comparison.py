@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kdcompress.comparison import AgainstBaseline, Column, Comparison, Drop
 from kdcompress.render.gates import gate_line
-from kdcompress.render.sentences import DISTRUST
+from kdcompress.render.sentences import DISTRUST, kept_or_lost
 from kdcompress.render.words import count, decimals, file_size, percent, signed_points
 from kdcompress.report import CertifiedRate, Smoothing
 from kdcompress.threat import ThreatModel
@@ -98,7 +98,8 @@ def _difference(found: AgainstBaseline, baseline: Column, other: Column) -> list
     if found.robust_drop is not None and found.preserved is None:
         lines.append(f"whether robustness is preserved {within} cannot be told")
     elif found.robust_drop is not None:
-        lines.append(f"robustness {'' if found.preserved else 'not shown to be '}preserved {within} at 95%")
+        kept = kept_or_lost(bool(found.preserved), found.robust_drop.low, found.within)
+        lines.append(f"robustness {kept} {within} at 95%")
     lines += [f"not comparable: {reason}" for reason in found.not_comparable]
     return lines + [f"note: {note}" for note in found.notes]
 

@@ -68,16 +68,19 @@ def sentence(report: Report) -> str:
 
 
 def table(report: Report) -> Table:
-    """One column a model, one row a figure; ratios where there are two."""
+    """One column a model, one row a figure. The teacher's sizes over the student's stand in brackets behind them.
+
+    A column of their own would not leave AutoAttack's row room on 80 columns.
+    """
     shown = Table(show_edge=False, pad_edge=False)
     shown.add_column("")
     for name in report.models:
+        over = " (/ student)" if report.ratios and name == "teacher" else ""
         # Text, since a name in brackets would be read as markup.
-        shown.add_column(Text(title(name)), justify="right")
-    if report.ratios:
-        shown.add_column("teacher / student", justify="right")
+        shown.add_column(Text(title(name) + over), justify="right")
     for line in figures(report):
-        shown.add_row(*map(Text, (line.title, *line.cells)), *([line.ratio] if report.ratios else []))
+        *others, last = line.cells
+        shown.add_row(*map(Text, (line.title, *others, f"{last} ({line.ratio})" if line.ratio else last)))
     return shown
 
 

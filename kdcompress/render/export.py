@@ -86,6 +86,8 @@ def _sentences(found: Quantised) -> list[str]:
             if found.robust.preserved is None
             else f"Rounding kept the robustness {within}, at 95%."
             if found.robust.preserved
+            else f"Rounding did not keep the robustness {within}, at 95%."
+            if found.robust.low > found.robust.within
             else f"It is not shown that rounding kept the robustness {within}, at 95%."
         )
         for name, model in (("float", found.float), ("int8", found.int8)):

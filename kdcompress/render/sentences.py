@@ -128,9 +128,23 @@ def preserved(report: Report) -> str:
             f"Whether robustness is preserved {within} cannot be told: the robust accuracy of {names} is not to be "
             "trusted."
         )
-    if report.paired.preserved:
-        return f"Robustness preserved {within} at 95%."
-    return f"Robustness not shown to be preserved {within} at 95%."
+    kept = kept_or_lost(bool(report.paired.preserved), report.paired.low, report.paired.within)
+    return f"Robustness {kept} {within} at 95%."
+
+
+def kept_or_lost(preserved: bool, low: float, within: float) -> str:
+    """One of three: kept, lost, or too few images to tell.
+
+    Args:
+        preserved: whether the drop's whole interval lies within.
+        low: of that interval.
+
+    >>> kept_or_lost(False, 0.01, 0.03), kept_or_lost(False, 0.04, 0.03)
+    ('not shown to be preserved', 'shown not to be preserved')
+    """
+    if preserved:
+        return "preserved"
+    return "shown not to be preserved" if low > within else "not shown to be preserved"
 
 
 def judged(report: Report) -> ModelReport:

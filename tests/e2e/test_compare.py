@@ -58,7 +58,7 @@ def test_reports_stand_side_by_side_with_their_intervals(run: Any, base: Path, w
         "drop in clean accuracy +1.0 points [",
         "drop in robust accuracy +10.0 points [",
         "paired: 100 right for the baseline alone, 0 for this alone, McNemar's p 1.6e-30",
-        "robustness not shown to be preserved within 3 points at 95%",
+        "robustness shown not to be preserved within 3 points at 95%",
         "robustness preserved within 3 points at 95%",
     ):
         assert part.replace("20.00k", "20k") in ran.stdout, f"{part!r} is not in\n{ran.stdout}"

@@ -125,7 +125,7 @@ def test_a_table_is_printed_where_no_json_is_asked_for(
 ) -> None:
     ran = run("evaluate", student / "student.safetensors", *teacher, *quick)
     assert ran.code == 0
-    assert "clean accuracy" in ran.stdout and "teacher / student" in ran.stdout and "resnet18" in ran.stdout
+    assert "clean accuracy" in ran.stdout and "teacher (/ student)" in ran.stdout and "resnet18" in ran.stdout
     with pytest.raises(json.JSONDecodeError):
         json.loads(ran.stdout)
 
