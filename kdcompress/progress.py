@@ -17,13 +17,16 @@ class Validation:
     images: int
     noisy_accuracy: float | None = None
 
-    @property
-    def score(self) -> tuple[float, float, float]:
-        """Robust accuracy first; clean accuracy decides between equals (KD students are often all at zero).
+    def score(self, nothing: float = 0.0) -> tuple[float, float, float]:
+        """Robust accuracy first; clean accuracy decides between equals.
 
         What is trained on noise is chosen by its accuracy under noise before all else.
+
+        Args:
+            nothing: robust accuracy up to which there is none: a few lucky images would choose a KD student's epoch.
         """
-        return (self.noisy_accuracy or 0.0, self.robust_accuracy, self.clean_accuracy)
+        robust = self.robust_accuracy if self.robust_accuracy > nothing else 0.0
+        return (self.noisy_accuracy or 0.0, robust, self.clean_accuracy)
 
 
 @dataclass(frozen=True)

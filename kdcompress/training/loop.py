@@ -56,6 +56,7 @@ def fit(
     run: RunSettings,
     validate: Callable[[nn.Module], Validation],
     device: torch.device,
+    nothing: float = 0.0,
     refresh: Refresh = lambda model: None,
     micro_batch: int | None = None,
     checkpoints: Checkpoints | None = None,
@@ -66,6 +67,7 @@ def fit(
     """Minimise the recipe's loss by the optimizer, schedule and average of `run`; keep the best weights and the last.
 
     Args:
+        nothing: robust accuracy up to which it does not choose the best weights; see `Validation.score`.
         refresh: takes BatchNorm's statistics of averaged weights anew.
         micro_batch: the most images whose graph is in memory at once; where memory runs out it is halved, and said.
         checkpoints: where the run's state is kept; one that they hold is gone on from.
@@ -144,7 +146,7 @@ def fit(
                     checkpoints.after_step(lambda: now.snapshot(seconds()))
                 if stop is not None and is_asked:
                     stop.obey()
-            candidates = _close(now, run, validate, seconds, listener)
+            candidates = _close(now, run, validate, nothing, seconds, listener)
     except Stopped as stopped:
         kept = checkpoints is not None and checkpoints.write(now.snapshot(seconds()))
         told = f"stopped after step {now.step} of {steps}" + ("; --resume goes on from there" if kept else "")
@@ -171,6 +173,7 @@ def _close(
     now: Training,
     run: RunSettings,
     validate: Callable[[nn.Module], Validation],
+    nothing: float,
     seconds: Callable[[], float],
     listener: Listener,
 ) -> list[Candidate]:
@@ -184,8 +187,10 @@ def _close(
     is_validated = now.epoch % math.ceil(run.epochs / VALIDATIONS) == 0 or now.epoch == run.epochs
     candidates = _candidates(now.model, now.average, now.epoch, validate) if is_validated else []
     # The first of equals, so the averaged weights; the later of equal epochs.
-    better = max(candidates, key=lambda candidate: candidate.validation.score, default=None)
-    is_best = better is not None and (now.best is None or better.validation.score >= now.best.validation.score)
+    better = max(candidates, key=lambda candidate: candidate.validation.score(nothing), default=None)
+    is_best = better is not None and (
+        now.best is None or better.validation.score(nothing) >= now.best.validation.score(nothing)
+    )
     if better is not None and is_best:
         now.best_model.load_state_dict(better.model.state_dict())
         now.best = replace(better, model=now.best_model)

@@ -442,5 +442,8 @@ def test_training_on_noise_needs_to_know_how_much(training: Training) -> None:
 
 def test_the_epoch_of_a_run_on_noise_is_chosen_under_noise() -> None:
     calm, steady = Validation(0.9, 0.5, 10, 0.3), Validation(0.8, 0.1, 10, 0.6)
-    assert steady.score > calm.score
-    assert Validation(0.9, 0.5, 10).score > Validation(0.95, 0.4, 10).score
+    assert steady.score() > calm.score()
+    assert (
+        Validation(0.2, 0.09, 10).score(0.1) < Validation(0.8, 0.0, 10).score(0.1) < Validation(0.2, 0.2, 10).score(0.1)
+    )
+    assert Validation(0.9, 0.5, 10).score() > Validation(0.95, 0.4, 10).score()
