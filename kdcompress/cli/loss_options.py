@@ -39,7 +39,8 @@ IgaWeight = Annotated[
         "size; 0 takes no gradient. Default: auto with kdiga's recipes, else 0."
     ),
 ]
-IgaRamp = Annotated[float, option("Share of the run over which that weight rises from 0.")]
+IgaStart = Annotated[float, option("Share of the run that goes by before that term is taken.")]
+IgaRamp = Annotated[float, option("Share of the run over which its weight then rises from 0.")]
 IgaEvery = Annotated[int, option("Take that term in every N-th step, N times its weight.")]
 Align = Annotated[
     str,
@@ -56,7 +57,8 @@ IgaNorm = Annotated[
         LossSettings,
         "iga_norm",
         LOSS,
-        "Norm of that distance: l2 is eq. 14's, l1 the dual norm of Linf, as in (26), or l2-squared.",
+        "Norm of that distance: l2 is eq. 14's, l1 the dual norm of Linf, as in (26), l2-squared, or l2-log, for deep "
+        "students that flatten.",
     ),
 ]
 IgaMode = Annotated[

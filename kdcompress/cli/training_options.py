@@ -76,6 +76,7 @@ class Teaching:
     self_weight: loss_options.SelfWeight = None
     igdm_weight: loss_options.IgdmWeight = None
     iga_weight: loss_options.IgaWeight = None
+    iga_start: loss_options.IgaStart = default(LossSettings, "iga_start")
     iga_ramp: loss_options.IgaRamp = default(LossSettings, "iga_ramp")
     iga_every: loss_options.IgaEvery = default(LossSettings, "iga_every")
     align: loss_options.Align = default(LossSettings, "align")

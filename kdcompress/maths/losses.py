@@ -73,3 +73,17 @@ def gradient_distance(student_gradient: Tensor, teacher_gradient: Tensor, p: flo
         p: 2 in eq. 14; 1 is the dual norm of Linf, the one (26) uses there.
     """
     return flat_norm(full_precision(student_gradient) - full_precision(teacher_gradient), p)
+
+
+def bent_distance(distance: Tensor, teacher_gradient: Tensor) -> Tensor:
+    """t log(1 + d / t), t = ||g_t||_2: the distance d where it is small beside t, and slowly growing beyond. (B,).
+
+    Its slope is t / (t + d): a student whose gradients begin a hundred times the teacher's is drawn no harder by them
+    than by its logits. Beyond the paper.
+
+    Args:
+        distance: d of eq. 14, (B,).
+        teacher_gradient: (B, C, H, W).
+    """
+    t = flat_norm(full_precision(teacher_gradient), 2).clamp_min(1e-12)
+    return t * torch.log1p(distance / t)

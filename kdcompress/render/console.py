@@ -114,7 +114,13 @@ def _guessing(record: RunRecord) -> str:
     low, _ = clopper_pearson(round(best.robust_accuracy * best.images), best.images)
     if low > 1 / classes:
         return ""
-    return f" Under {best.attack} it is no better than guessing one of {classes} classes, so far as they tell."
+    said = f" Under {best.attack} it is no better than guessing one of {classes} classes, so far as they tell."
+    if record.iga_weight:  # the gradient term is smallest soonest where every image is answered alike
+        said += (
+            " Where its clean accuracy is low too, the gradient term has flattened it: begin with --student-weights of "
+            f"a run of --recipe kd, and with a third of --iga-weight {record.iga_weight:.3g}."
+        )
+    return said
 
 
 def _before(record: RunRecord) -> str:

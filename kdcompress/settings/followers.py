@@ -6,7 +6,7 @@ from typing import Any
 from kdcompress.settings.loss import RECIPES
 from kdcompress.settings.run import OPTIMIZERS
 
-_OF_THE_GRADIENT_TERM = ("iga_ramp", "iga_every", "align", "iga_norm")
+_OF_THE_GRADIENT_TERM = ("iga_start", "iga_ramp", "iga_every", "align", "iga_norm")
 
 
 def overruled(filed: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -43,6 +43,7 @@ class LossSettings(Settings):
         clean_weight: of T^2 KL(teacher || student) at x, beside that at z.
         self_weight, trust_power: IAD's: of the student's own answer at x, and the power of the teacher's confidence.
         igdm_weight: rises over the whole run, as in its source.
+        iga_start: share of the run that goes by without the gradient term; its ramp begins there.
         iga_every: the gradient term in every so many steps, so many times its weight.
         labels_at, soft_labels_at: where CE is taken, and where the teacher is asked.
     """
@@ -54,10 +55,11 @@ class LossSettings(Settings):
     self_weight: NonNegative = 0.0
     igdm_weight: NonNegative = 0.0
     iga_weight: NonNegative | Literal["auto"] = "auto"
+    iga_start: Fraction = 0.0
     iga_ramp: Fraction = 0.3
     iga_every: Annotated[int, Field(ge=1)] = 1
     align: Literal["ce", "jacobian"] = "ce"
-    iga_norm: Literal["l2", "l1", "l2-squared"] = "l2"
+    iga_norm: Literal["l2", "l1", "l2-squared", "l2-log"] = "l2"
     iga_micro_batch: Annotated[int, Field(ge=2)] | None = None
     iga_mode: Literal["auto", "exact", "compiled", "finite-difference"] = "auto"
     temperature: Positive = 1.0
@@ -87,13 +89,18 @@ class LossSettings(Settings):
         if not any(weights):
             raise UsageError("one of --ce-weight, --kl-weight and --iga-weight must be over 0, got 0 for all")
         steady = (self.ce_weight, self.kl_weight, self.clean_weight, self.igdm_weight)
-        if not any(steady) and (self.iga_weight == 0 or self.iga_every > 1):
+        if not any(steady) and (self.iga_weight == 0 or self.iga_every > 1 or self.iga_start > 0):
             raise UsageError(
-                "--self-weight, which begins late, and --iga-every, which skips steps, leave some steps nothing to "
-                "learn; give a --kl-weight or --ce-weight beside them"
+                "--self-weight and --iga-start, which begin late, and --iga-every, which skips steps, leave some steps "
+                "nothing to learn; give a --kl-weight or --ce-weight beside them"
+            )
+        if self.iga_start + self.iga_ramp > 1:
+            raise UsageError(
+                f"--iga-start {self.iga_start:g} and --iga-ramp {self.iga_ramp:g} must be at most 1 together: "
+                "the weight would never be reached"
             )
         if self.iga_weight == 0:
-            for name in ("iga_ramp", "iga_every", "align", "iga_norm"):
+            for name in ("iga_start", "iga_ramp", "iga_every", "align", "iga_norm"):
                 if getattr(self, name) != LossSettings.model_fields[name].default:
                     option = "--" + name.replace("_", "-")
                     raise UsageError(f"{option} is of the gradient term, which weighs 0 here; give an --iga-weight")

@@ -66,6 +66,7 @@ def _tried(
 ) -> tuple[Alignment, Choice]:
     run, loss, images = settings.run, settings.loss, training_split(data)
     batch = min(run.batch_size, len(images)) // shared_by
+    steps = run.epochs * (len(images) // (batch * shared_by))
     student.to(device).to(memory_format=LAYOUT).train()
     most = loss.iga_micro_batch or batch
     draws = generator(run.seed, "trial")
@@ -85,7 +86,7 @@ def _tried(
                     v[0] if v else y,
                     g_t,
                     p=1 if loss.iga_norm == "l1" else 2,
-                    steps=run.epochs * (len(images) // (batch * shared_by)) * parts // loss.iga_every,
+                    steps=round(steps * parts * (1 - loss.iga_start)) // loss.iga_every,
                     note=listener.note,
                 )
             kept = earlier == choice.mode

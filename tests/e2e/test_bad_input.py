@@ -95,7 +95,7 @@ def test_missing_starting_weights(distil: Callable[..., Any], place: Path) -> No
     [
         ({"iga_mode": "fast"}, "--iga-mode: input should be 'auto', 'exact', 'compiled' or 'finite-difference'"),
         ({"align": "gradients"}, "--align: input should be 'ce' or 'jacobian'"),
-        ({"iga_norm": "l3"}, "--iga-norm: input should be 'l2', 'l1' or 'l2-squared'"),
+        ({"iga_norm": "l3"}, "--iga-norm: input should be 'l2', 'l1', 'l2-squared' or 'l2-log'"),
         ({"iga_micro_batch": 1}, "--iga-micro-batch: input should be greater than or equal to 2, got 1"),
         ({"iga_mode": "finite-difference", "iga_norm": "l1"}, "finite-difference is for --iga-norm l2, got l1"),
         ({"cache_views": 4}, "--cache-views is for --cache-teacher, which is not asked for; add it"),

@@ -28,11 +28,12 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 OPTIONS = {
     "distill": "--teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --student --student-arg "
     "--student-stride --student-weights --data --norm --eps --epochs --batch-size --lr --ce-weight --kl-weight "
-    "--iga-weight --iga-ramp --align --iga-norm --iga-mode --iga-micro-batch --temperature --input-noise --seed "
-    "--device --out --overwrite --format --log-to",
+    "--iga-weight --iga-start --iga-ramp --align --iga-norm --iga-mode --iga-micro-batch --temperature --input-noise "
+    "--seed --device --out --overwrite --format --log-to",
     "prune": "--ratio --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data --norm --eps --recipe "
-    "--epochs --batch-size --lr --ce-weight --kl-weight --iga-weight --iga-ramp --align --iga-norm --iga-mode "
-    "--temperature --input-noise --seed --device --cache-teacher --resume --out --overwrite --format --log-to",
+    "--epochs --batch-size --lr --ce-weight --kl-weight --iga-weight --iga-start --iga-ramp --align --iga-norm "
+    "--iga-mode --temperature --input-noise --seed --device --cache-teacher --resume --out --overwrite --format "
+    "--log-to",
     "train": "--recipe --model --model-arg --data --norm --eps --epochs --batch-size --lr --seed --device --out "
     "--overwrite --format --log-to",
     "evaluate": "--arch --arg --mean --std --teacher --teacher-arch --teacher-arg --teacher-mean --teacher-std --data "
@@ -356,7 +357,20 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         ),
         *("--student-stride", 4, "--student-weights", "w.pt", "--data", "d", "--data-dir", "there", "--image-size", 16),
         *("--train-images", 99, "--skip-corrupt", "--norm", "L2", "--eps", 0.5, "--ce-weight", 0.1, "--kl-weight", 0.2),
-        *("--iga-weight", 0.3, "--iga-ramp", 0.4, "--temperature", 5, "--input-noise", "none", "--epochs", 6),
+        *(
+            "--iga-weight",
+            0.3,
+            "--iga-start",
+            0.5,
+            "--iga-ramp",
+            0.4,
+            "--temperature",
+            5,
+            "--input-noise",
+            "none",
+            "--epochs",
+            6,
+        ),
         *("--align", "jacobian", "--iga-norm", "l1", "--iga-mode", "compiled", "--iga-micro-batch", 3),
         *("--recipe", "kdiga", "--clean-weight", 0.6, "--iga-every", 2, "--label-smoothing", 0.15),
         *("--cache-teacher", "--cache-views", 3, "--cache-dir", "kept"),
@@ -380,8 +394,9 @@ def test_every_option_of_a_distillation_reaches_its_settings(
         "data": {"data": "d", "data_dir": "there", "image_size": 16, "train_images": 99, "skip_corrupt": True},
         "threat": {"norm": "L2", "eps": 0.5},
         "loss": {
-            **{"ce_weight": 0.1, "kl_weight": 0.2, "iga_weight": 0.3, "iga_ramp": 0.4, "temperature": 5},
+            **{"ce_weight": 0.1, "kl_weight": 0.2, "iga_weight": 0.3, "iga_start": 0.5, "iga_ramp": 0.4},
             **{
+                "temperature": 5,
                 "input_noise": "none",
                 "iga_norm": "l1",
                 "align": "jacobian",

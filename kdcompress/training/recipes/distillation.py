@@ -4,7 +4,7 @@ from torch import Generator, Tensor, nn
 
 from kdcompress.attacks.inner import anywhere, beside, climb
 from kdcompress.engine import Alignment
-from kdcompress.maths.losses import cross_entropy, distillation_kl
+from kdcompress.maths.losses import bent_distance, cross_entropy, distillation_kl
 from kdcompress.maths.randomness import generator
 from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
@@ -62,7 +62,8 @@ def distillation(
 
     Args:
         teacher: eval mode, frozen.
-        iga_weight: of the gradient term, taken at z; reached linearly over the first `loss.iga_ramp` of the run.
+        iga_weight: of the gradient term, taken at z; reached linearly over the share `loss.iga_ramp` of the run that
+            follows its first `loss.iga_start`, which goes without.
         seed: of the noise, the starts of inner attacks and the directions of `--align jacobian`, a generator each.
         align: how the gradient term is computed; see `kdcompress.engine`.
         classes: K.
@@ -70,6 +71,7 @@ def distillation(
             noise to `loss.input_noise`.
     """
     kind, T = kind_of(loss, iga_weight), loss.temperature
+
     chance = {purpose: generator(seed, purpose) for purpose in ("noise", "inner attack", "directions")}
 
     def terms(student: nn.Module, weights: Weights, x: Tensor, y: Tensor, *known: Tensor) -> Terms:
@@ -83,7 +85,7 @@ def distillation(
         if "iga" in weights:
             seen.t[seen.at("z")], g_t, *v = known or lesson(teacher, seen.z, y, kind, chance["directions"], classes)
             seen.s[seen.at("z")], distance = align(student, seen.z, v[0] if v else y, g_t)
-            found["iga"] = distance.square() if loss.iga_norm == "l2-squared" else distance
+            found["iga"] = shaped(distance, g_t, loss.iga_norm)
         b = loss.trust_power if "self" in weights else None
         if loss.ce_weight > 0 or seen.at(loss.labels_at) == seen.at("z"):  # else a pass that weighs nothing
             found["ce"] = cross_entropy(seen.f_s(loss.labels_at), y, loss.label_smoothing)
@@ -106,12 +108,19 @@ def distillation(
             now["self"] = loss.self_weight
         if loss.igdm_weight > 0:
             now["igdm"] = loss.igdm_weight * progress
-        if iga_weight > 0 and step % loss.iga_every == 0:
-            ramp = min(1.0, progress / loss.iga_ramp) if loss.iga_ramp > 0 else 1.0
+        if iga_weight > 0 and progress >= loss.iga_start and step % loss.iga_every == 0:
+            ramp = min(1.0, (progress - loss.iga_start) / loss.iga_ramp) if loss.iga_ramp > 0 else 1.0
             now["iga"] = iga_weight * ramp * loss.iga_every
         return now
 
     return Recipe(terms, weights, chance)
+
+
+def shaped(d: Tensor, g_t: Tensor, norm: str) -> Tensor:
+    """What `--iga-norm` makes of the distance, (B,)."""
+    if norm == "l2-squared":
+        return d.square()
+    return bent_distance(d, g_t) if norm == "l2-log" else d
 
 
 def attack(seen: Seen, loss: LossSettings, threat: ThreatModel, starts: Generator) -> Tensor:

@@ -36,7 +36,10 @@ alone, and costs nothing.
 
 
 def scaled_iga_weight(
-    threat: ThreatModel, dimensions: int, multiple: float = AUTO_IGA, norm: Literal["l2", "l1", "l2-squared"] = "l2"
+    threat: ThreatModel,
+    dimensions: int,
+    multiple: float = AUTO_IGA,
+    norm: Literal["l2", "l1", "l2-squared", "l2-log"] = "l2",
 ) -> float:
     """The weight of eq. 14's gradient term that means the same on every data set and radius.
 

@@ -4,6 +4,7 @@ from kdcompress.settings import LossSettings
 from kdcompress.training.recipes.distillation import DISTRUST_AFTER
 
 CLIMBED = {"ce": "CE", "kl": "KL(teacher at x, .)", "adaptive": "KL(teacher, .)"}
+SHAPES = {"l2-squared": "squared ", "l2-log": "log "}
 
 
 def in_words(loss: LossSettings, iga_weight: float, noise_sigma: float) -> str:
@@ -18,6 +19,7 @@ def in_words(loss: LossSettings, iga_weight: float, noise_sigma: float) -> str:
     place = {"x": "x", "z": "x'" if attacked else "x"}
     both = "teacher" if loss.soft_labels_at == "z" or not attacked else "teacher at x"
     T = "" if loss.temperature == 1 else f", T = {loss.temperature:g}, times T^2"
+    start = f"from {loss.iga_start:g} on, " if loss.iga_start > 0 else ""
     terms = [
         (loss.ce_weight, f"CE(student at {place[loss.labels_at]})"),
         (loss.kl_weight, f"KL({both}, student at {place['z']}{T})"),
@@ -29,7 +31,7 @@ def in_words(loss: LossSettings, iga_weight: float, noise_sigma: float) -> str:
         (loss.igdm_weight, "indirect gradient matching (ramp 1)"),
         (
             iga_weight,
-            f"{'squared ' * (loss.iga_norm == 'l2-squared')}gradient distance at {place['z']} (ramp {loss.iga_ramp:g})",
+            f"{SHAPES.get(loss.iga_norm, '')}gradient distance at {place['z']} ({start}ramp {loss.iga_ramp:g})",
         ),
     ]
     said = f"{loss.recipe}: " + " + ".join(f"{weight:.3g} {term}" for weight, term in terms if weight > 0)

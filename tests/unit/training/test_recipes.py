@@ -20,6 +20,8 @@ from kdcompress.training.recipes import (
     noise_training,
     scaled_iga_weight,
 )
+from kdcompress.training.recipes.passes import passes
+from kdcompress.training.recipes.words import in_words
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.5)
 
@@ -207,6 +209,15 @@ def test_the_gradient_terms_weight_rises_linearly_over_the_ramp_and_stays(
         round(100 * progress), 100
     )
     assert weights == {"ce": 0.25, "kl": 0.75, "iga": pytest.approx(expected)}
+
+
+def test_the_gradient_term_may_start_late_and_costs_nothing_before(teacher: nn.Module) -> None:
+    loss = LossSettings(iga_start=0.4, iga_ramp=0.5)
+    recipe = distillation(teacher, loss, LINF, iga_weight=3.0, seed=0, align=exact(2), classes=3)
+    found = [recipe.weights(step, 20).get("iga") for step in (0, 7, 8, 13, 18, 19)]
+    assert found == [None, None, 0.0, pytest.approx(1.5), 3.0, 3.0]
+    assert passes(loss, 3.0).in_forwards(1.0) == pytest.approx(0.4 * 4 + 0.6 * 8)
+    assert "gradient distance at x (from 0.4 on, ramp 0.5)" in in_words(loss, 3.0, 0.0)
 
 
 def test_plain_distillation_has_no_third_weight(teacher: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Every recipe against its paper's equation, one example at a time and in its own words."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from kdcompress.attacks.inner import NEAR
 from kdcompress.engine import exact
+from kdcompress.maths.losses import bent_distance
 from kdcompress.maths.norms import steepest, uniform_in_ball
 from kdcompress.maths.randomness import generator
 from kdcompress.settings import RECIPES, TRAIN_STEPS, LossSettings
@@ -150,6 +152,30 @@ def test_the_squared_norm_is_the_square_of_eq_14s_distance(
         run("kdiga", student, teacher, batch, iga_norm=norm)["iga"] / 0.7 for norm in ("l2", "l2-squared")
     )
     torch.testing.assert_close(squared, plain.square())
+
+
+@pytest.mark.parametrize("align", ["ce", "jacobian"])
+def test_the_log_is_eq_14s_distance_where_that_is_small_beside_the_teachers_gradient(
+    align: str, student: nn.Module, teacher: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    plain, bent = (
+        run("kdiga", student, teacher, batch, align=align, iga_norm=norm)["iga"] / 0.7 for norm in ("l2", "l2-log")
+    )
+    if align == "ce":
+        for number, (x, y) in enumerate(zip(*batch, strict=True)):
+            at = x.clone().requires_grad_()
+            t = value(torch.autograd.grad(ce(teacher, at, int(y)), at)[0].norm())
+            assert value(bent[number]) == pytest.approx(t * math.log(1 + value(plain[number]) / t), rel=1e-5)
+    assert torch.all(bent < plain)
+    near = torch.tensor([1e-4])
+    torch.testing.assert_close(bent_distance(near, torch.ones(1, 1, 2, 2)), near, rtol=1e-4, atol=0)
+
+
+def test_the_log_is_finite_where_the_teacher_is_flat() -> None:
+    d = torch.tensor([0.0, 3e6], requires_grad=True)
+    bent = bent_distance(d, torch.zeros(2, 1, 2, 2))
+    bent.sum().backward()
+    assert d.grad is not None and torch.all(d.grad.isfinite()) and torch.all(bent.isfinite())
 
 
 @pytest.mark.parametrize("name", ["ard", "rslad", "iad", "adaad", "igdm"])
