@@ -8,6 +8,24 @@ Weights = Literal["averaged", "raw"]
 """Those of `--average`, or those that the optimizer moves."""
 
 
+ABOVE_CHANCE = 0.1
+"""Clean accuracy over 1 / K from which on a network of few classes has learnt something; half of 1 / K where that is
+less. With 300 images of two classes three standard deviations of guessing are .087."""
+
+LUCK, LUCKY_IMAGES = 0.02, 5
+"""Robust accuracy that is none: so many images, or that share where there are fewer than 250."""
+
+
+def guessing(classes: int) -> float:
+    """Clean accuracy below which a network does no better than chance.
+
+    >>> guessing(2), guessing(10)
+    (0.6, 0.15000000000000002)
+    """
+    chance = 1 / classes
+    return chance + min(chance / 2, ABOVE_CHANCE)
+
+
 @dataclass(frozen=True)
 class Validation:
     """Accuracy on the held-out slice, clean and under PGD-10; and under one draw of the noise that is trained on."""
@@ -17,16 +35,19 @@ class Validation:
     images: int
     noisy_accuracy: float | None = None
 
-    def score(self, nothing: float = 0.0) -> tuple[float, float, float]:
+    def score(self, classes: int | None = None) -> tuple[float, float, float]:
         """Robust accuracy first; clean accuracy decides between equals.
 
-        What is trained on noise is chosen by its accuracy under noise before all else.
+        What is trained on noise is chosen by its accuracy under noise before all else. Robust accuracy is none where it
+        is a few lucky images', which would choose a KD student's epoch, or where the network guesses, clean images too:
+        one that answers every image alike is as robust as it is accurate.
 
         Args:
-            nothing: robust accuracy up to which there is none: a few lucky images would choose a KD student's epoch.
+            classes: K; None leaves guessing out.
         """
-        robust = self.robust_accuracy if self.robust_accuracy > nothing else 0.0
-        return (self.noisy_accuracy or 0.0, robust, self.clean_accuracy)
+        lucky = self.robust_accuracy <= min(LUCK, LUCKY_IMAGES / self.images)
+        guesses = classes is not None and self.clean_accuracy < guessing(classes)
+        return (self.noisy_accuracy or 0.0, 0.0 if lucky or guesses else self.robust_accuracy, self.clean_accuracy)
 
 
 @dataclass(frozen=True)

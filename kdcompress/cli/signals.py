@@ -51,7 +51,7 @@ def heeding(listener: Listener) -> Listener:
         def heed(*told: Any, **more: Any) -> None:
             # Not while something is handled: it may be this very interrupt, on its way.
             if _heard and sys.exc_info()[1] is None and threading.current_thread() is threading.main_thread():
-                raise _heard.pop()
+                raise _heard[-1]
             call(*told, **more)
 
         return heed

@@ -102,9 +102,14 @@ class Backward:
 
     def _told(self, batch_size: int, parts: int) -> str:
         most = math.ceil(batch_size / parts)
-        coupled = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules())
+        coupled = has_batch_norm(self.model)
         effect = f"; BatchNorm takes its statistics over them, not over {batch_size}" if coupled else ""
         return f"a batch goes through in {parts} parts of at most {most} images{effect}"
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether an image's logits depend on the others of its batch."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def parts_of(images: int, most: int) -> int:

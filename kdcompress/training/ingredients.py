@@ -84,8 +84,8 @@ def new_network(
     """
     start = None if weights is None else read_checkpoint(weights)
     mean, std = channel_statistics(training_split(data))
-    if start is not None and start.mean is not None and start.std is not None and len(start.mean) == len(mean):
-        mean, std = start.mean, start.std
+    if start is not None and start.has_normalisation and len(start.mean or mean) == len(mean):
+        mean, std = start.mean or (0.0,) * len(mean), start.std or (1.0,) * len(std)
         listener.detail(f"--student-weights {weights}: inputs are normalised as there, mean {mean}, std {std}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)

@@ -16,7 +16,7 @@ from kdcompress.processes import ALONE, Processes
 from kdcompress.progress import Epoch, Listener, Step, Validation, Weights
 from kdcompress.settings import RunSettings
 from kdcompress.training.averaging import Average, Refresh, averaging
-from kdcompress.training.backward import Backward, Batch
+from kdcompress.training.backward import Backward, Batch, has_batch_norm
 from kdcompress.training.batches import Batches
 from kdcompress.training.checkpoints import Checkpoints
 from kdcompress.training.finite import PATIENCE, Finite
@@ -56,7 +56,7 @@ def fit(
     run: RunSettings,
     validate: Callable[[nn.Module], Validation],
     device: torch.device,
-    nothing: float = 0.0,
+    classes: int | None = None,
     refresh: Refresh = lambda model: None,
     micro_batch: int | None = None,
     checkpoints: Checkpoints | None = None,
@@ -67,7 +67,7 @@ def fit(
     """Minimise the recipe's loss by the optimizer, schedule and average of `run`; keep the best weights and the last.
 
     Args:
-        nothing: robust accuracy up to which it does not choose the best weights; see `Validation.score`.
+        classes: K, by which a network that guesses is known; see `Validation.score`.
         refresh: takes BatchNorm's statistics of averaged weights anew.
         micro_batch: the most images whose graph is in memory at once; where memory runs out it is halved, and said.
         checkpoints: where the run's state is kept; one that they hold is gone on from.
@@ -100,7 +100,7 @@ def fit(
         listener.note(f"goes on after step {now.step} of {steps}, in epoch {now.epoch}")
     processes.start_alike(model)
     finite = Finite(model)
-    shared = run.sync_batchnorm and processes.count > 1
+    shared = run.sync_batchnorm and processes.count > 1 and has_batch_norm(model)
     started, first = time.perf_counter() - now.seconds, now.step
 
     def seconds() -> float:
@@ -146,7 +146,7 @@ def fit(
                     checkpoints.after_step(lambda: now.snapshot(seconds()))
                 if stop is not None and is_asked:
                     stop.obey()
-            candidates = _close(now, run, validate, nothing, seconds, listener)
+            candidates = _close(now, run, validate, classes, seconds, listener)
     except Stopped as stopped:
         kept = checkpoints is not None and checkpoints.write(now.snapshot(seconds()))
         told = f"stopped after step {now.step} of {steps}" + ("; --resume goes on from there" if kept else "")
@@ -173,7 +173,7 @@ def _close(
     now: Training,
     run: RunSettings,
     validate: Callable[[nn.Module], Validation],
-    nothing: float,
+    classes: int | None,
     seconds: Callable[[], float],
     listener: Listener,
 ) -> list[Candidate]:
@@ -187,9 +187,9 @@ def _close(
     is_validated = now.epoch % math.ceil(run.epochs / VALIDATIONS) == 0 or now.epoch == run.epochs
     candidates = _candidates(now.model, now.average, now.epoch, validate) if is_validated else []
     # The first of equals, so the averaged weights; the later of equal epochs.
-    better = max(candidates, key=lambda candidate: candidate.validation.score(nothing), default=None)
+    better = max(candidates, key=lambda candidate: candidate.validation.score(classes), default=None)
     is_best = better is not None and (
-        now.best is None or better.validation.score(nothing) >= now.best.validation.score(nothing)
+        now.best is None or better.validation.score(classes) >= now.best.validation.score(classes)
     )
     if better is not None and is_best:
         now.best_model.load_state_dict(better.model.state_dict())

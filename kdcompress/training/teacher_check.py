@@ -44,7 +44,7 @@ from kdcompress.maths.gradients import logits_and_input_gradient
 from kdcompress.maths.linearity import first_order_remainder
 from kdcompress.maths.losses import cross_entropy
 from kdcompress.maths.randomness import generator
-from kdcompress.progress import Listener
+from kdcompress.progress import Listener, guessing
 from kdcompress.settings import TeacherCheckSettings, TeachingSettings
 from kdcompress.threat import ThreatModel
 
@@ -56,11 +56,6 @@ ROBUST_SHARE = 0.5
 LOW_ACCURACY = 0.5
 """Of a teacher on training images. A wrong normalisation took the CIFAR-10 ResNet-4B from .83 to .45 (mean and std .5)
 and .21 (none)."""
-
-
-ABOVE_CHANCE = 0.1
-"""Clean accuracy over 1 / K from which on a teacher of few classes has learnt something; half of 1 / K where that is
-less. With 300 images of two classes three standard deviations of guessing are .087."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +125,8 @@ def check_teacher(
     slopes = torch.cat(foretold)
     remainder = float(first_order_remainder(torch.cat(losses), torch.cat(losses_adv), slopes, torch.ones_like(slopes)))
     accuracy, pgd_accuracy = _mean(clean), _mean(kept)
-    chance = 1 / f.shape[1]
     problems = []
-    if accuracy < chance + min(chance / 2, ABOVE_CHANCE):
+    if accuracy < guessing(f.shape[1]):
         problems.append(
             f"its clean accuracy {accuracy:.3f} is no better than chance: look at its normalisation and at the order "
             "of its classes"

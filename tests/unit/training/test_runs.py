@@ -443,7 +443,21 @@ def test_training_on_noise_needs_to_know_how_much(training: Training) -> None:
 def test_the_epoch_of_a_run_on_noise_is_chosen_under_noise() -> None:
     calm, steady = Validation(0.9, 0.5, 10, 0.3), Validation(0.8, 0.1, 10, 0.6)
     assert steady.score() > calm.score()
-    assert (
-        Validation(0.2, 0.09, 10).score(0.1) < Validation(0.8, 0.0, 10).score(0.1) < Validation(0.2, 0.2, 10).score(0.1)
-    )
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "classes"),
+    [
+        (Validation(0.2, 4 / 240, 240), Validation(0.8, 0.0, 240), 10),  # a few lucky images
+        (Validation(0.1, 0.1, 240), Validation(0.8, 0.0, 240), 10),  # every image answered alike
+        (Validation(0.96, 0.0, 240), Validation(0.95, 0.49, 240), 2),
+        (Validation(0.8, 0.0, 240), Validation(0.7, 0.08, 240), 10),
+        (Validation(0.8, 0.0, 10_000), Validation(0.7, 0.002, 10_000), 1000),
+    ],
+)
+def test_neither_luck_nor_guessing_chooses_an_epoch(worse: Validation, better: Validation, classes: int) -> None:
+    assert worse.score(classes) < better.score(classes)
+
+
+def test_robust_accuracy_comes_before_clean_accuracy() -> None:
     assert Validation(0.9, 0.5, 10).score() > Validation(0.95, 0.4, 10).score()
