@@ -89,7 +89,8 @@ EXPORTED = {".onnx": "an ONNX file", ".pt2": "a torch.export file", ".engine": "
 
 
 def _damage(path: Path, reason: str) -> str:
-    if (kind := EXPORTED.get(path.suffix.lower())) is not None:
+    kind = EXPORTED.get(path.suffix.lower())
+    if kind is not None and (_first_byte(path) not in (b"P", b"\x80") or zipfile.is_zipfile(path)):
         return f"{path}: expected weights, found {kind}; name the safetensors or torch file that it was exported from"
     if "TorchScript" in reason:
         return f"{path}: expected a state dict, found a TorchScript archive; save model.state_dict() instead"

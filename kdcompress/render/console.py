@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdcompress.maths.intervals import clopper_pearson
+from kdcompress.progress import guessing
 from kdcompress.render.figures import figures
 from kdcompress.render.gates import gate_line
 from kdcompress.render.sentences import (
@@ -115,10 +116,11 @@ def _guessing(record: RunRecord) -> str:
     if low > 1 / classes:
         return ""
     said = f" Under {best.attack} it is no better than guessing one of {classes} classes, so far as they tell."
-    if record.iga_weight:  # the gradient term is smallest soonest where every image is answered alike
+    # The gradient term is smallest soonest where every image is answered alike.
+    if record.iga_weight and best.clean_accuracy < guessing(classes) and record.pruned is None:
         said += (
-            " Where its clean accuracy is low too, the gradient term has flattened it: begin with --student-weights of "
-            f"a run of --recipe kd, and with a third of --iga-weight {record.iga_weight:.3g}."
+            " The gradient term has flattened it: begin with --student-weights of a run of --recipe kd, with a third "
+            f"of --iga-weight {record.iga_weight:.3g} and --iga-norm l2-log."
         )
     return said
 

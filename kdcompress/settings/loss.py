@@ -94,10 +94,10 @@ class LossSettings(Settings):
                 "--self-weight and --iga-start, which begin late, and --iga-every, which skips steps, leave some steps "
                 "nothing to learn; give a --kl-weight or --ce-weight beside them"
             )
-        if self.iga_start + self.iga_ramp > 1:
+        if self.iga_start + self.iga_ramp > 1 or self.iga_start == 1:
             raise UsageError(
-                f"--iga-start {self.iga_start:g} and --iga-ramp {self.iga_ramp:g} must be at most 1 together: "
-                "the weight would never be reached"
+                f"--iga-start {self.iga_start:g} must be below 1, and at most 1 together with --iga-ramp "
+                f"{self.iga_ramp:g}: the weight would never be reached"
             )
         if self.iga_weight == 0:
             for name in ("iga_start", "iga_ramp", "iga_every", "align", "iga_norm"):

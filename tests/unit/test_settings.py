@@ -55,6 +55,7 @@ from kdcompress.settings import (
         (LossSettings, {"iga_weight": "much"}, ["--iga-weight", "got much"]),
         (LossSettings, {"iga_ramp": 1.1}, ["--iga-ramp", "1", "got 1.1"]),
         (LossSettings, {"iga_start": 0.8}, ["--iga-start 0.8", "--iga-ramp 0.3", "at most 1"]),
+        (LossSettings, {"iga_start": 1, "iga_ramp": 0}, ["--iga-start 1", "below 1"]),
         (LossSettings, {"iga_weight": 0, "iga_start": 0.2}, ["--iga-start", "--iga-weight"]),
         (LossSettings, {"recipe": "kdiga", "kl_weight": 0, "iga_start": 0.2}, ["--iga-start", "--kl-weight"]),
         (LossSettings, {"temperature": 0}, ["--temperature", "got 0"]),
