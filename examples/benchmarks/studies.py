@@ -52,6 +52,8 @@ STUDIES: dict[str, tuple[Row, ...]] = {
     "cheaper": (
         {"align": "jacobian"},
         *({"align": "jacobian", "iga_every": every} for every in (2, 4)),
+        *({"align": "jacobian", "iga_start": start, "iga_ramp": ramp} for start, ramp in ((0.4, 0.3), (0.6, 0.2))),
+        {"align": "jacobian", "iga_norm": "l2-log"},
         *({"align": "jacobian", "iga_norm": "l2-squared", "multiple": multiple} for multiple in (0.5, 2.0, 8.0)),
         {"recipe": "rslad"},
         {"recipe": "rslad", "inner_steps": 1},

@@ -44,6 +44,8 @@ class LossSettings(Settings):
         self_weight, trust_power: IAD's: of the student's own answer at x, and the power of the teacher's confidence.
         igdm_weight: rises over the whole run, as in its source.
         iga_start: share of the run that goes by without the gradient term; its ramp begins there.
+        iga_norm: eq. 14's `l2`; `l1` is the dual norm of Linf; `l2-log` is t log(1 + d / t) of the distance d and the
+            teacher's norm t, by which a student whose gradients begin far too large is not flattened so soon.
         iga_every: the gradient term in every so many steps, so many times its weight.
         labels_at, soft_labels_at: where CE is taken, and where the teacher is asked.
     """
