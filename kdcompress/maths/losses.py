@@ -78,8 +78,8 @@ def gradient_distance(student_gradient: Tensor, teacher_gradient: Tensor, p: flo
 def bent_distance(distance: Tensor, teacher_gradient: Tensor) -> Tensor:
     """t log(1 + d / t), t = ||g_t||_2: the distance d where it is small beside t, and slowly growing beyond. (B,).
 
-    Its slope is t / (t + d): the further a student's gradient is from the teacher's, the less it pulls, so that one whose
-    gradients begin a hundred times too large may learn the images first. Beyond the paper.
+    Its slope is t / (t + d): the further a student's gradient is from the teacher's, the less it pulls, so that one
+    whose gradients begin a hundred times too large may learn the images first. Beyond the paper.
 
     Args:
         distance: d of eq. 14, (B,).
