@@ -128,7 +128,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(state, None, mean, std, normalisation is not None, sha256, path, buffers, origin)
 
 
-WEIGHTS = ("student.safetensors", "teacher.safetensors", "model.safetensors", "pytorch_model.bin")
+WEIGHTS = ("student.safetensors", "model.safetensors", "pytorch_model.bin")
 """Of a run of ours, and as model hubs have them in a folder."""
 
 

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -15,9 +15,11 @@ from kdcompress.progress import Listener
 
 
 @pytest.fixture(autouse=True)
-def handlers() -> None:
+def handlers() -> Iterator[None]:
     """Where these tests run in the background, the shell has SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def lose(number: int) -> None:

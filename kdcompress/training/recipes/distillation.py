@@ -71,7 +71,6 @@ def distillation(
             noise to `loss.input_noise`.
     """
     kind, T = kind_of(loss, iga_weight), loss.temperature
-
     chance = {purpose: generator(seed, purpose) for purpose in ("noise", "inner attack", "directions")}
 
     def terms(student: nn.Module, weights: Weights, x: Tensor, y: Tensor, *known: Tensor) -> Terms:
