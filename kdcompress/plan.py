@@ -250,7 +250,7 @@ def _recipe(settings: PlanSettings) -> Callable[[nn.Module], Recipe]:
             teacher,
             loss,
             ThreatModel("Linf", 4 / 255),
-            iga_weight=1.0 if loss.iga_weight == "auto" else loss.iga_weight,
+            iga_weight=1.0 if isinstance(loss.iga_weight, str) else loss.iga_weight,
             seed=0,
             align=align,
             classes=settings.classes,

@@ -61,7 +61,7 @@ def starting_options(
             "epochs = 30",
             "# batch-size = 128",
             '# align = "jacobian"  # kept more where it was measured, at the same cost',
-            "# iga-weight = 1.0  # lower it where clean accuracy suffers; auto scales with eps and image size",
+            '# iga-weight = "auto/2"  # lower it where clean accuracy suffers; auto scales with eps and image size',
             "# cache-teacher = true  # for a slow teacher",
             'out = "student/"',
             "",

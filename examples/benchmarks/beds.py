@@ -9,13 +9,18 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Student:
-    """A timm network; `lr` where the bed's learning rate is not for it, `rates` where a recipe wants another still."""
+    """A timm network; `lr` where the bed's learning rate is not for it, `rates` where a recipe wants another still.
+
+    Attributes:
+        epochs: where it takes longer to learn than the bed's others.
+    """
 
     arch: str
     arguments: dict[str, Any]
     stride: int | None = None
     lr: float | None = None
     rates: dict[str, float] = field(default_factory=dict)
+    epochs: int | None = None
 
     def rate(self, recipe: str) -> float | None:
         return self.rates.get(recipe, self.lr)
@@ -57,25 +62,29 @@ DIGITS = Bed(
     students={
         "resnet18": Student("resnet18", SMALL, stride=8),
         "convnext": Student("convnext_atto", CONVNEXT, stride=8, rates={"at": 3e-3}),
-        "mobilenetv2": Student("mobilenetv2_035", {}, stride=8),
+        "mobilenetv2": Student("mobilenetv2_035", {}, stride=8, lr=3e-3, epochs=60),
         "vit": Student("vit_tiny_patch16_224", VIT, lr=3e-3),
     },
     batch_size=64,
+)
+
+CIFAR_SMALL = Bed(
+    data=None,
+    teacher={"arch": f"{ROOT}/examples/cifar10/resnet4b.py:resnet4b", **CIFAR_STATISTICS},
+    eps="2/255",
+    epochs=8,
+    images=200,
+    students={"resnet18": Student("resnet18", SMALL, stride=32), "mobilenetv2": Student("mobilenetv2_035", {})},
+    train_images=10_000,
 )
 
 BEDS = {
     "digits": DIGITS,
     # As `digits`, by a teacher of the same shape that was trained for 200 epochs instead of 60.
     "digits-long": replace(DIGITS, teacher={"path": ROOT / "examples" / "digits" / "long_teacher.safetensors"}),
-    "cifar10-small": Bed(
-        data=None,
-        teacher={"arch": f"{ROOT}/examples/cifar10/resnet4b.py:resnet4b", **CIFAR_STATISTICS},
-        eps="2/255",
-        epochs=8,
-        images=200,
-        students={"resnet18": Student("resnet18", SMALL, stride=32), "mobilenetv2": Student("mobilenetv2_035", {})},
-        train_images=10_000,
-    ),
+    "cifar10-small": CIFAR_SMALL,
+    # All training images for as many epochs: five times as long.
+    "cifar10-whole": replace(CIFAR_SMALL, train_images=None),
     "cifar10": Bed(
         data=None,
         teacher={},

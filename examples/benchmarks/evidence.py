@@ -22,6 +22,7 @@ import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,35 @@ from kdcompress.settings import CacheSettings
 from kdcompress.training.recipes.passes import passes, passes_without_teacher
 from kdcompress.training.run_record import RunRecord
 
+# Without the clean term, whose forward and backward pay for a step and a half of the attack.
+RSLAD_AT_Z = {"recipe": "rslad", "kl_weight": 1.0, "clean_weight": 0.0}
 RECIPES: dict[str, dict[str, Any]] = {
     **{name: {"recipe": name} for name in ("kd", "kdiga-noise", "ard", "rslad", "iad", "adaad", "igdm")},
     "jacobian": {"recipe": "kdiga-noise", "align": "jacobian"},
     "jacobian-cached": {"recipe": "kdiga-noise", "align": "jacobian"},
+    "jacobian-log": {"recipe": "kdiga-noise", "align": "jacobian", "iga_norm": "l2-log"},
+    "jacobian-late": {"recipe": "kdiga-noise", "align": "jacobian", "iga_start": 0.4, "iga_ramp": 0.3},
     "ard-1": {"recipe": "ard", "inner_steps": 1},
     "kdiga-adv-1": {"recipe": "kdiga-adv", "inner_steps": 1, "align": "jacobian"},
     "rslad-1": {"recipe": "rslad", "inner_steps": 1},
     "rslad-3": {"recipe": "rslad", "inner_steps": 3},
+    "rslad-4-z": RSLAD_AT_Z | {"inner_steps": 4},
+    "rslad-1-z+jacobian": RSLAD_AT_Z
+    | {"inner_steps": 1, "iga_weight": "auto/4", "align": "jacobian", "iga_norm": "l2-log"},
     "rslad-1+iga": {"recipe": "rslad", "inner_steps": 1, "iga_weight": "auto"},
     "rslad-1+jacobian": {"recipe": "rslad", "inner_steps": 1, "iga_weight": "auto", "align": "jacobian"},
     "rslad+jacobian": {"recipe": "rslad", "iga_weight": "auto", "align": "jacobian"},
 }
+AFTER_KD: dict[str, dict[str, Any]] = {
+    # For students that a gradient term flattens: a third of its weight, and the norm that bends.
+    "kd+jacobian": RECIPES["jacobian"] | {"iga_weight": "auto/3", "iga_ramp": 0.5, "iga_norm": "l2-log"},
+    "kd+rslad-3": RECIPES["rslad-3"],
+}
+"""Recipes that start from the last weights of `kd`."""
+KD_SHARE = 2 / 3
+"""Epochs of that `kd`, by those that follow it."""
 WITHOUT_TEACHER = ("at", "trades", "fast")
+EVERY_RECIPE = (*RECIPES, *AFTER_KD, *WITHOUT_TEACHER)
 
 
 @dataclass(frozen=True)
@@ -110,9 +127,9 @@ def file_of(options: argparse.Namespace, recipe: str) -> Path:
 
 
 def epochs_of(bed: Bed, options: argparse.Namespace) -> int:
-    """The bed's own, or what the compute of another row allows."""
+    """The bed's or the student's own, or what the compute of another row allows."""
     if not options.as_long_as:
-        return options.epochs or bed.epochs
+        return options.epochs or bed.students[options.student].epochs or bed.epochs
     path = file_of(options, options.as_long_as)
     if not path.exists():
         raise SystemExit(f"{path} is not there: run {options.as_long_as} first")
@@ -121,10 +138,16 @@ def epochs_of(bed: Bed, options: argparse.Namespace) -> int:
         a_step = passes_without_teacher(train_settings(bed, options, epochs=1)).student
     else:
         assert other.macs_ratio is not None
-        loss = distill_settings(bed, options, epochs=1, cache=None).loss
-        own = passes(loss, loss.iga_weight != 0)
-        a_step = own.student if options.recipe.endswith("-cached") else own.in_forwards(other.macs_ratio)
+        a_step = passes_of(options.recipe, other.macs_ratio)
+        if options.recipe in AFTER_KD:
+            a_step += KD_SHARE * passes_of("kd", other.macs_ratio)
     return max(1, round(options.share * other.epochs * other.passes / a_step))
+
+
+def passes_of(recipe: str, r: float) -> float:
+    loss = loss_settings(recipe)
+    own = passes(loss, loss.iga_weight != 0)
+    return own.student if recipe.endswith("-cached") else own.in_forwards(r)
 
 
 def run_settings(bed: Bed, options: argparse.Namespace, epochs: int) -> RunSettings:
@@ -149,28 +172,58 @@ def train_settings(bed: Bed, options: argparse.Namespace, epochs: int) -> TrainS
     )
 
 
-def distill_settings(bed: Bed, options: argparse.Namespace, epochs: int, cache: Path | None) -> DistillSettings:
+def loss_settings(recipe: str) -> LossSettings:
+    return LossSettings(iga_mode="exact", **{**RECIPES, **AFTER_KD}[recipe])
+
+
+def distill_settings(
+    bed: Bed, options: argparse.Namespace, recipe: str, epochs: int, *, cache: Path, weights: Path | None = None
+) -> DistillSettings:
     student = bed.students[options.student]
-    cached = options.recipe.endswith("-cached") and cache is not None
     return DistillSettings(
         teacher=teacher_file(bed, options),
         student=student.arch,
         student_args=student.arguments,
         student_stride=student.stride,
+        student_weights=weights,
         data=data_settings(bed, options),
         threat=ThreatSettings(eps=bed.eps),
-        loss=LossSettings(iga_mode="exact", **RECIPES[options.recipe]),
+        loss=loss_settings(recipe),
         run=run_settings(bed, options, epochs),
-        cache=CacheSettings(cache_teacher=True, cache_dir=cache) if cached else CacheSettings(),
+        cache=CacheSettings(cache_teacher=True, cache_dir=cache) if recipe.endswith("-cached") else CacheSettings(),
     )
 
 
-def trained(bed: Bed, options: argparse.Namespace, scratch: Path) -> RunRecord:
+@dataclass(frozen=True)
+class Trained:
+    """The last run's record, in the folder `run`, and what it took with all that went before."""
+
+    record: RunRecord
+    epochs: int
+    passes: float
+    seconds: float
+
+
+def trained(bed: Bed, options: argparse.Namespace, scratch: Path) -> Trained:
     """The student, in the folder `run` of `scratch`."""
-    epochs = epochs_of(bed, options)
-    if options.recipe in WITHOUT_TEACHER:
-        return train(train_settings(bed, options, epochs), scratch / "run")
-    return distill(distill_settings(bed, options, epochs, scratch / "cache"), scratch / "run")
+    epochs, recipe = epochs_of(bed, options), options.recipe
+    if recipe in WITHOUT_TEACHER:
+        return taken(train(train_settings(bed, options, epochs), scratch / "run"))
+    ask = partial(distill_settings, bed, options, cache=scratch / "cache")
+    if recipe not in AFTER_KD:
+        return taken(distill(ask(recipe, epochs), scratch / "run"))
+    first = taken(distill(ask("kd", max(1, round(KD_SHARE * epochs))), scratch / "kd"))
+    then = taken(distill(ask(recipe, epochs, weights=scratch / "kd" / "last.safetensors"), scratch / "run"))
+    together = first.epochs + then.epochs
+    passes = (first.passes * first.epochs + then.passes * then.epochs) / together
+    return Trained(then.record, together, passes, first.seconds + then.seconds)
+
+
+def taken(record: RunRecord) -> Trained:
+    """What one run took."""
+    cost, r = record.cost, record.compression.macs_ratio
+    passes = cost.student_passes + (r or 0.0) * cost.teacher_passes
+    return Trained(record, record.settings["run"]["epochs"], passes, cost.seconds)
 
 
 def teacher_file(bed: Bed, options: argparse.Namespace) -> ModelFile:
@@ -233,22 +286,22 @@ def run_row(options: argparse.Namespace) -> None:
     options.rows.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        record = trained(bed, options, scratch)
+        found = trained(bed, options, scratch)
+        record = found.record
         if options.held_out_only:
-            print(f"{name_of(options)} {options.lr}: {record.selected}, {record.cost.seconds:.0f} s")
+            print(f"{name_of(options)} {options.lr}: {record.selected}, {found.seconds:.0f} s")
             return
-        cost, r = record.cost, record.compression.macs_ratio
         row = Row(
             bed=options.bed,
             student=options.student,
             recipe=name_of(options),
             seed=options.seed,
             params=record.compression.params,
-            epochs=record.settings["run"]["epochs"],
-            passes=cost.student_passes + (r or 0.0) * cost.teacher_passes,
-            macs_ratio=r,
-            seconds=cost.seconds,
-            device=cost.device,
+            epochs=found.epochs,
+            passes=found.passes,
+            macs_ratio=record.compression.macs_ratio,
+            seconds=found.seconds,
+            device=record.cost.device,
             images=options.images or bed.images,
             held_out={"best": record.selected.robust_accuracy, "last": record.last.robust_accuracy},
             weights={
@@ -317,11 +370,11 @@ def print_table(options: argparse.Namespace) -> None:
     still_open = []
     for name, student in ((name, student) for name, bed in BEDS.items() for student in bed.students):
         ran = {row.recipe: None for row in rows if (row.bed, row.student) == (name, student)}
-        for recipe in dict.fromkeys((*RECIPES, *WITHOUT_TEACHER, *ran)):
+        for recipe in dict.fromkeys((*EVERY_RECIPE, *ran)):
             if recipe in ran:
                 seeds = [row for row in rows if (row.bed, row.student, row.recipe) == (name, student, recipe)]
                 print(f"| {' | '.join(cells_of(seeds, rows))} |")
-        missing = [recipe for recipe in (*RECIPES, *WITHOUT_TEACHER) if recipe not in ran]
+        missing = [recipe for recipe in EVERY_RECIPE if recipe not in ran]
         still_open.append(f"open: {name} {student}: {', '.join(missing)}")
     print("\n" + "\n".join(still_open))
 
@@ -332,7 +385,7 @@ def main() -> None:
     row = commands.add_parser("row")
     row.add_argument("bed", choices=tuple(BEDS))
     row.add_argument("student")
-    row.add_argument("recipe", choices=(*RECIPES, *WITHOUT_TEACHER))
+    row.add_argument("recipe", choices=EVERY_RECIPE)
     row.add_argument("--seed", type=int, default=0)
     row.add_argument("--teacher", type=Path)
     row.add_argument("--data")

@@ -36,7 +36,7 @@ IgaWeight = Annotated[
     str | None,
     option(
         "Weight of the input-gradient distance (eq. 14), on top of any recipe. auto scales it by eps and the image "
-        "size; 0 takes no gradient. Default: auto with kdiga's recipes, else 0."
+        "size, auto/4 is a quarter of that; 0 takes no gradient. Default: auto with kdiga's recipes, else 0."
     ),
 ]
 IgaStart = Annotated[float, option("Share of the run that goes by before that term is taken.")]

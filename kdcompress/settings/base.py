@@ -32,11 +32,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             option = f"--{first['loc'][0]}".replace("_", "-") if first["loc"] else "options"
-            if first["type"] == "string_pattern_mismatch":  # the choices in words, not the pattern
-                first["msg"] = f"must be {cls.model_fields[str(first['loc'][0])].description}"
             field = cls.model_fields.get(str(first["loc"][0])) if first["loc"] else None
-            if first["type"] == "float_parsing" and "'auto'" in repr(field and field.annotation):
-                first["msg"] = "must be a number or auto"
+            if first["type"] in ("string_pattern_mismatch", "float_parsing") and field and field.description:
+                first["msg"] = f"must be {field.description}"  # the choices in words, not the pattern
             raise UsageError(f"{option}: {in_words(first)}") from None
 
 

@@ -43,6 +43,7 @@ class LossSettings(Settings):
         clean_weight: of T^2 KL(teacher || student) at x, beside that at z.
         self_weight, trust_power: IAD's: of the student's own answer at x, and the power of the teacher's confidence.
         igdm_weight: rises over the whole run, as in its source.
+        iga_weight: `auto/N` is an N-th of `auto`; see `kdcompress.training.recipes.iga_weight`.
         iga_start: share of the run that goes by without the gradient term; its ramp begins there.
         iga_norm: eq. 14's `l2`; `l1` is the dual norm of Linf; `l2-log` is t log(1 + d / t) of the distance d and the
             teacher's norm t, by which a student whose gradients begin far too large is not flattened so soon.
@@ -56,7 +57,9 @@ class LossSettings(Settings):
     clean_weight: NonNegative = 0.0
     self_weight: NonNegative = 0.0
     igdm_weight: NonNegative = 0.0
-    iga_weight: NonNegative | Literal["auto"] = "auto"
+    iga_weight: NonNegative | Annotated[str, Field(pattern=r"^auto(/[1-9]\d*(\.\d+)?)?$")] = Field(
+        default="auto", description="a number, auto, or a part of it such as auto/4"
+    )
     iga_start: Fraction = 0.0
     iga_ramp: Fraction = 0.3
     iga_every: Annotated[int, Field(ge=1)] = 1

@@ -32,8 +32,8 @@ from kdcompress.training.recipes import (
     Recipe,
     adversarial_training,
     distillation,
+    effective_iga_weight,
     noise_training,
-    scaled_iga_weight,
     trades,
 )
 from kdcompress.training.recipes.passes import passes, passes_without_teacher
@@ -172,10 +172,7 @@ def _distill(
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
     check = accepted(f_t, settings, training_split(data), device, listener)
 
-    iga_weight = loss.iga_weight
-    if iga_weight == "auto":
-        D = math.prod(data.input_size)
-        iga_weight = scaled_iga_weight(threat, D, norm=loss.iga_norm)
+    iga_weight = effective_iga_weight(loss, threat, math.prod(data.input_size))
     listener.note(f"loss: {in_words(loss, iga_weight, run.noise_sigma)}")
     if settings.cache.cache_teacher:
         with processes.leader_first():

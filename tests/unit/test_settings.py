@@ -53,6 +53,7 @@ from kdcompress.settings import (
         (LossSettings, {"iga_weight": -1}, ["--iga-weight", "got -1"]),
         (LossSettings, {"iga_weight": "nan"}, ["--iga-weight", "got nan"]),
         (LossSettings, {"iga_weight": "much"}, ["--iga-weight", "got much"]),
+        *((LossSettings, {"iga_weight": f"auto/{n}"}, ["--iga-weight", f"got auto/{n}"]) for n in ("", "0", "-2", "x")),
         (LossSettings, {"iga_ramp": 1.1}, ["--iga-ramp", "1", "got 1.1"]),
         (LossSettings, {"iga_start": 0.8}, ["--iga-start 0.8", "--iga-ramp 0.3", "at most 1"]),
         (LossSettings, {"iga_start": 1, "iga_ramp": 0}, ["--iga-start 1", "below 1"]),
@@ -182,6 +183,7 @@ def test_an_iga_weight_typed_as_a_number_is_that_number_and_auto_stays_auto() ->
     assert LossSettings.of(iga_weight="0.5").iga_weight == 0.5
     assert LossSettings.of(iga_weight="0").iga_weight == 0
     assert LossSettings.of(iga_weight="auto").iga_weight == "auto"
+    assert LossSettings.of(iga_weight="auto/4").iga_weight == "auto/4"
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -216,7 +218,9 @@ def test_settings_survive_the_json_in_which_a_run_records_them() -> None:
 
 
 def test_a_weight_that_is_no_number_names_auto() -> None:
-    with pytest.raises(UsageError, match="--iga-weight: must be a number or auto, got foo"):
+    with pytest.raises(
+        UsageError, match="--iga-weight: must be a number, auto, or a part of it such as auto/4, got foo"
+    ):
         LossSettings.of(iga_weight="foo")
     with pytest.raises(UsageError, match=r"--kl-weight: .*number"):
         LossSettings.of(kl_weight="foo")

@@ -1,7 +1,7 @@
 """What a run minimises: a composition of per-example terms, where they are taken, and the weight of each."""
 
 from kdcompress.training.recipes.distillation import distillation
-from kdcompress.training.recipes.iga_weight import AUTO_IGA, scaled_iga_weight
+from kdcompress.training.recipes.iga_weight import AUTO_IGA, effective_iga_weight, scaled_iga_weight
 from kdcompress.training.recipes.recipe import Recipe, Terms
 from kdcompress.training.recipes.without_teacher import adversarial_training, noise_training, trades
 
@@ -11,6 +11,7 @@ __all__ = [
     "Terms",
     "adversarial_training",
     "distillation",
+    "effective_iga_weight",
     "noise_training",
     "scaled_iga_weight",
     "trades",

@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+from kdcompress.settings import LossSettings
 from kdcompress.threat import ThreatModel
 
 AUTO_IGA = 2.0
@@ -53,3 +54,15 @@ def scaled_iga_weight(
     """
     change = threat.eps * (math.sqrt(dimensions) if threat.norm == "Linf" and norm != "l1" else 1.0)
     return multiple * (change**2 if norm == "l2-squared" else change)
+
+
+def effective_iga_weight(loss: LossSettings, threat: ThreatModel, dimensions: int) -> float:
+    """`--iga-weight` as a number: what was asked for, or `auto` or a part of it in these images' units.
+
+    >>> round(effective_iga_weight(LossSettings(iga_weight="auto/4"), ThreatModel("Linf", 2 / 255), 3 * 32 * 32), 3)
+    0.217
+    """
+    if isinstance(loss.iga_weight, str):
+        parts = float(loss.iga_weight.removeprefix("auto").removeprefix("/") or 1)
+        return scaled_iga_weight(threat, dimensions, AUTO_IGA / parts, loss.iga_norm)
+    return loss.iga_weight
