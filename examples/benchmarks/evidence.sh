@@ -25,10 +25,10 @@ row() { # STUDENT RECIPE SEED [OPTIONS]
 }
 for seed in 0 1 2; do
     for student in resnet18 mobilenetv2 convnext; do
-        for recipe in jacobian rslad rslad-3 kd rslad-1+jacobian kdiga-noise igdm adaad at trades fast; do
+        for recipe in jacobian rslad rslad-4-z rslad-1-z+jacobian rslad-3 kd kdiga-noise igdm adaad at trades fast; do
             row "$student" "$recipe" "$seed"
         done
-        for other in jacobian rslad-3; do row "$student" at "$seed" --as-long-as $other; done
+        for other in jacobian rslad-4-z; do row "$student" at "$seed" --as-long-as $other; done
     done
 done
 python examples/benchmarks/evidence.py table --rows "$rows"

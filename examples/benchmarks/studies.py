@@ -36,6 +36,8 @@ Row = dict[str, Any]
 """Fields of `LossSettings` and `RunSettings`; `multiple` stands for an `iga_weight` of so many eps sqrt(D), `auto`
 unless told; `cache_views` for a teacher cache of so many."""
 
+RSLAD_AT_Z: Row = {"recipe": "rslad", "kl_weight": 1.0, "clean_weight": 0.0}
+
 STUDIES: dict[str, tuple[Row, ...]] = {
     "defaults": (
         *({"multiple": multiple} for multiple in (0.0, 1.0, 2.0, 3.0, 4.0)),
@@ -59,6 +61,11 @@ STUDIES: dict[str, tuple[Row, ...]] = {
         {"recipe": "rslad", "inner_steps": 1},
         {"recipe": "rslad", "inner_steps": 1, "align": "jacobian", "multiple": 2.0},
         {"recipe": "rslad", "inner_steps": 2, "align": "jacobian", "multiple": 2.0},
+        *({**RSLAD_AT_Z, "inner_steps": steps} for steps in (1, 2, 4, 5)),
+        *(
+            {**RSLAD_AT_Z, "inner_steps": 1, "align": "jacobian", "iga_norm": "l2-log", "multiple": multiple}
+            for multiple in (0.2, 0.5, 2.0)
+        ),
     ),
     "micro-batches": ({}, *({"iga_micro_batch": most} for most in (32, 16, 8))),
     "training": tuple(
