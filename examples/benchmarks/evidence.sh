@@ -30,5 +30,6 @@ for seed in 0 1 2; do
         done
         for other in jacobian rslad-4-z; do row "$student" at "$seed" --as-long-as $other; done
     done
+    row mobilenetv2 kd+jacobian "$seed" # deep and narrow: fresh, the gradient term may flatten it
 done
 python examples/benchmarks/evidence.py table --rows "$rows"
