@@ -77,7 +77,7 @@ class Plan(Result):
 
     Attributes:
         r: multiply-accumulates of the teacher over the student's.
-        flops: of an image in a step, two a multiply-accumulate.
+        flops: of an image in a step, two a multiply-accumulate; the mean of all steps.
         resident: bytes that lie on a GPU between steps: both networks, the optimizer's state, the average.
         batchnorm: whether the student has any.
         advice: what to set, where the figures say so.
@@ -117,26 +117,32 @@ def plan(settings: PlanSettings, *, listener: Listener = Listener()) -> Plan:
         teacher, student = _teacher(settings).eval(), _student(settings)
         _refuse_classes(teacher, settings)
         r = macs(teacher, input_size) / max(1, macs(student, input_size))
-    recipe = _recipe(settings)
+
+    def of(images: int, micro_batch: int | None, *, aligned: bool = True) -> StepCost:
+        recipe = _recipe(settings, aligned=aligned)
+        with _of_shapes():
+            return dry_run(student, teacher, recipe, input_size, run, batch_size=images, micro_batch=micro_batch)
 
     @cache
     def counted(images: int, micro_batch: int | None) -> StepCost:
         listener.note(f"counting a step of {images} images" + (f", {micro_batch} at a time" if micro_batch else ""))
-        with _of_shapes():
-            return dry_run(student, teacher, recipe, input_size, run, batch_size=images, micro_batch=micro_batch)
+        return of(images, micro_batch)
 
     most = run.batch_size // min(settings.gpus)
     whole, half = counted(most, None), counted(max(1, most // 2), None)
+    share = (1 - settings.loss.iga_start) / settings.loss.iga_every
+    without = whole.flops if share == 1 else of(most, None, aligned=False).flops
+    flops = (share * whole.flops + (1 - share) * without) / most
     resident = _resident(teacher, student, settings)
     batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in student.modules())
-    rows = tuple(_row(gpus, settings, student, resident, whole.flops / most, counted) for gpus in settings.gpus)
+    rows = tuple(_row(gpus, settings, student, resident, flops, counted) for gpus in settings.gpus)
     return Plan(
         teacher=settings.teacher_arch,
         student=settings.student,
         teacher_params=parameter_count(teacher),
         student_params=parameter_count(student),
         r=r,
-        flops=whole.flops / most,
+        flops=flops,
         resident=resident,
         an_image=(whole.peak - half.peak) // max(1, most - most // 2),
         batchnorm=batchnorm,
@@ -241,16 +247,18 @@ def _refuse_classes(teacher: nn.Module, settings: PlanSettings) -> None:
         raise UsageError(f"--classes must be the teacher's {found}, got {settings.classes}")
 
 
-def _recipe(settings: PlanSettings) -> Callable[[nn.Module], Recipe]:
-    loss = settings.loss
+def _recipe(settings: PlanSettings, *, aligned: bool) -> Callable[[nn.Module], Recipe]:
+    """Of every step alike: with the gradient term or without."""
+    loss = settings.loss.model_copy(update={"iga_every": 1})
     align = finite_difference() if loss.iga_mode == "finite-difference" else exact(1 if loss.iga_norm == "l1" else 2)
+    iga_weight = 1.0 if isinstance(loss.iga_weight, str) else loss.iga_weight
 
     def of(teacher: nn.Module) -> Recipe:
         return distillation(
             teacher,
             loss,
             ThreatModel("Linf", 4 / 255),
-            iga_weight=1.0 if isinstance(loss.iga_weight, str) else loss.iga_weight,
+            iga_weight=iga_weight if aligned else 0.0,
             seed=0,
             align=align,
             classes=settings.classes,

@@ -7,13 +7,14 @@ import typer
 
 from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
+from kdcompress.cli.loss_options import Minimised
 from kdcompress.cli.options import STUDENT
 from kdcompress.cli.signatures import taking
-from kdcompress.cli.training_options import Teaching, Training, of_teaching, run_in_folder
+from kdcompress.cli.training_options import Memory, Teaching, Training, of_teaching, run_in_folder
 from kdcompress.settings import DistillSettings
 
 
-@taking(Teaching, Training)
+@taking(Teaching, Minimised, Memory, Training)
 def distill(
     student: options.Student,
     student_arg: options.StudentArg = None,

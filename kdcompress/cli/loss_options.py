@@ -1,10 +1,10 @@
-"""The options of `distill` that say what is minimised. What is not given is the recipe's."""
+"""The options that say what is minimised. What is not given is the recipe's."""
 
 from typing import Annotated, Any
 
 import typer
 
-from kdcompress.cli.options import LOSS, choice
+from kdcompress.cli.options import LOSS, choice, default
 from kdcompress.settings import LossSettings
 
 
@@ -101,3 +101,26 @@ InnerAttack = Annotated[
 InnerSteps = Annotated[
     int | None, option("Steps of the inner attack; 1 is a single step of 1.25 eps from a random start. Default: 10.")
 ]
+
+
+class Minimised:
+    """What a student learns of its teacher, and from which inputs."""
+
+    recipe: Recipe = default(LossSettings, "recipe")
+    ce_weight: CeWeight = None
+    kl_weight: KlWeight = None
+    clean_weight: CleanWeight = None
+    self_weight: SelfWeight = None
+    igdm_weight: IgdmWeight = None
+    iga_weight: IgaWeight = None
+    iga_start: IgaStart = default(LossSettings, "iga_start")
+    iga_ramp: IgaRamp = default(LossSettings, "iga_ramp")
+    iga_every: IgaEvery = default(LossSettings, "iga_every")
+    align: Align = default(LossSettings, "align")
+    iga_norm: IgaNorm = default(LossSettings, "iga_norm")
+    iga_mode: IgaMode = default(LossSettings, "iga_mode")
+    temperature: Temperature = None
+    label_smoothing: LabelSmoothing = default(LossSettings, "label_smoothing")
+    input_noise: InputNoise = None
+    inner_attack: InnerAttack = None
+    inner_steps: InnerSteps = None

@@ -1,18 +1,48 @@
 """kdcompress plan."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from kdcompress.cli import loss_options, options
+from kdcompress.cli import options
 from kdcompress.cli.boundary import boundary
+from kdcompress.cli.loss_options import Minimised
 from kdcompress.cli.options import DATA, MEASURES, TEACHER, Format, default
 from kdcompress.cli.output import deliver, speaks, watched
 from kdcompress.cli.places import refuse_places
+from kdcompress.cli.signatures import taking
 from kdcompress.errors import UsageError
 from kdcompress.settings import LossSettings, PlanSettings, RunSettings
 
 
+class Planned:
+    """How long, on which GPUs, and where the answer goes."""
+
+    epochs: options.Epochs = 100
+    batch_size: Annotated[
+        int, typer.Option(help="Images a step, of all GPUs together.", rich_help_panel=options.TRAINING)
+    ] = 1024
+    optimizer: options.Optimizer = default(RunSettings, "optimizer")
+    average: options.AverageOption = default(RunSettings, "average")
+    precision: options.Precision = default(RunSettings, "precision")
+    gpus: Annotated[str, typer.Option(help="How many, with commas.", rich_help_panel=MEASURES)] = "1,8,64"
+    gpu_memory: Annotated[float, typer.Option(help="Of one, in GiB.", rich_help_panel=MEASURES)] = default(
+        PlanSettings, "gpu_memory"
+    )
+    tflops: Annotated[
+        float,
+        typer.Option(
+            help="TFLOP/s that one sustains in training; `kdcompress bench` measures it.", rich_help_panel=MEASURES
+        ),
+    ] = default(PlanSettings, "tflops")
+    link: Annotated[float, typer.Option(help="GB/s of the slowest link between any two.", rich_help_panel=MEASURES)] = (
+        default(PlanSettings, "link")
+    )
+    report: options.Report = None
+    format: options.FormatOption = Format.table
+
+
+@taking(Minimised, Planned)
 def plan(
     teacher_arch: Annotated[
         str,
@@ -33,35 +63,7 @@ def plan(
     train_images: Annotated[int, typer.Option(help="How many an epoch has.", rich_help_panel=DATA)] = default(
         PlanSettings, "train_images"
     ),
-    recipe: loss_options.Recipe = default(LossSettings, "recipe"),
-    iga_weight: loss_options.IgaWeight = None,
-    align: loss_options.Align = default(LossSettings, "align"),
-    iga_norm: loss_options.IgaNorm = default(LossSettings, "iga_norm"),
-    iga_mode: loss_options.IgaMode = default(LossSettings, "iga_mode"),
-    inner_attack: loss_options.InnerAttack = None,
-    inner_steps: loss_options.InnerSteps = None,
-    epochs: options.Epochs = 100,
-    batch_size: Annotated[
-        int, typer.Option(help="Images a step, of all GPUs together.", rich_help_panel=options.TRAINING)
-    ] = 1024,
-    optimizer: options.Optimizer = default(RunSettings, "optimizer"),
-    average: options.AverageOption = default(RunSettings, "average"),
-    precision: options.Precision = default(RunSettings, "precision"),
-    gpus: Annotated[str, typer.Option(help="How many, with commas.", rich_help_panel=MEASURES)] = "1,8,64",
-    gpu_memory: Annotated[float, typer.Option(help="Of one, in GiB.", rich_help_panel=MEASURES)] = default(
-        PlanSettings, "gpu_memory"
-    ),
-    tflops: Annotated[
-        float,
-        typer.Option(
-            help="TFLOP/s that one sustains in training; `kdcompress bench` measures it.", rich_help_panel=MEASURES
-        ),
-    ] = default(PlanSettings, "tflops"),
-    link: Annotated[
-        float, typer.Option(help="GB/s of the slowest link between any two.", rich_help_panel=MEASURES)
-    ] = default(PlanSettings, "link"),
-    report: options.Report = None,
-    format: options.FormatOption = Format.table,
+    **asked: Any,
 ) -> None:
     """Say what a distillation will take on so many GPUs, before any is rented: memory, hours, cores, and what to set.
 
@@ -72,7 +74,6 @@ def plan(
         kdcompress plan --teacher-arch wide_resnet50_2 --student resnet18 \\
             --batch-size 1024 --gpus 1,8,64
     """
-    asked = dict(locals())  # every option, called as its field
     from kdcompress.models.arguments import parse_arguments
 
     with boundary():
@@ -87,11 +88,10 @@ def plan(
             train_images=train_images,
             loss=options.gathered(LossSettings, asked),
             run=options.gathered(RunSettings, asked),
-            gpus=_numbers(gpus),
-            gpu_memory=gpu_memory,
-            tflops=tflops,
-            link=link,
+            gpus=_numbers(asked["gpus"]),
+            **{name: asked[name] for name in ("gpu_memory", "tflops", "link")},
         )
+        report = asked["report"]
         refuse_places({"--report": report}, {})
         from kdcompress.plan import plan as made
         from kdcompress.render.plan import planned
@@ -101,7 +101,7 @@ def plan(
         if not speaks():
             return
         text = result.model_dump_json(indent=2)
-        deliver(text, planned(result), format, {report: f"{text}\n".encode()})
+        deliver(text, planned(result), asked["format"], {report: f"{text}\n".encode()})
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from kdcompress.cli.boundary import boundary
+from kdcompress.cli.loss_options import Minimised
 from kdcompress.cli.options import STUDENT, default
 from kdcompress.cli.signatures import taking
-from kdcompress.cli.training_options import Teaching, Training, of_teaching, run_in_folder
+from kdcompress.cli.training_options import Memory, Teaching, Training, of_teaching, run_in_folder
 from kdcompress.settings import PruneSettings
 
 
-@taking(Teaching, Training)
+@taking(Teaching, Minimised, Memory, Training)
 def prune(
     student: Annotated[Path, typer.Argument(help="A student that kdcompress trained: student.safetensors.")],
     ratio: Annotated[

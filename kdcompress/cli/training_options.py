@@ -59,7 +59,7 @@ class Training:
 
 
 class Teaching:
-    """The teacher, what is learnt of it, and whether what it says is kept."""
+    """The teacher, and whether it is to be believed."""
 
     teacher: options.Teacher
     teacher_arch: options.TeacherArch = None
@@ -69,25 +69,12 @@ class Teaching:
     insist: Annotated[
         bool, typer.Option("--insist", help="Go on with a teacher that fails the check.", rich_help_panel=TEACHER)
     ] = False
-    recipe: loss_options.Recipe = default(LossSettings, "recipe")
-    ce_weight: loss_options.CeWeight = None
-    kl_weight: loss_options.KlWeight = None
-    clean_weight: loss_options.CleanWeight = None
-    self_weight: loss_options.SelfWeight = None
-    igdm_weight: loss_options.IgdmWeight = None
-    iga_weight: loss_options.IgaWeight = None
-    iga_start: loss_options.IgaStart = default(LossSettings, "iga_start")
-    iga_ramp: loss_options.IgaRamp = default(LossSettings, "iga_ramp")
-    iga_every: loss_options.IgaEvery = default(LossSettings, "iga_every")
-    align: loss_options.Align = default(LossSettings, "align")
-    iga_norm: loss_options.IgaNorm = default(LossSettings, "iga_norm")
-    iga_mode: loss_options.IgaMode = default(LossSettings, "iga_mode")
+
+
+class Memory:
+    """How much of a batch is in memory at once, and whether what the teacher says is kept."""
+
     iga_micro_batch: loss_options.IgaMicroBatch = default(LossSettings, "iga_micro_batch")
-    temperature: loss_options.Temperature = None
-    label_smoothing: loss_options.LabelSmoothing = default(LossSettings, "label_smoothing")
-    input_noise: loss_options.InputNoise = None
-    inner_attack: loss_options.InnerAttack = None
-    inner_steps: loss_options.InnerSteps = None
     cache_teacher: Annotated[
         bool,
         typer.Option(
