@@ -1,30 +1,25 @@
 """One certification, readable top to bottom: load, find each network's radii of each kind, audit the propositions."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdcompress.bounds.verify import Bounded
-from kdcompress.certification import Audit, Certification, CertifiedModel
+from kdcompress.certification import Certification, CertifiedModel
 from kdcompress.data import Split
 from kdcompress.errors import UsageError
 from kdcompress.evaluation.accuracy import predicted, rate
-from kdcompress.evaluation.audit.counter_example import counter_examples
-from kdcompress.evaluation.audit.memory import TooLargeError
-from kdcompress.evaluation.audit.proposition1 import proposition1
-from kdcompress.evaluation.audit.proposition2 import proposition2
-from kdcompress.evaluation.audit.radius import compared_radii
+from kdcompress.evaluation.audit.audited import audited, why_no_audit
 from kdcompress.evaluation.certificates import first_order
 from kdcompress.evaluation.clever import clever_scores
 from kdcompress.evaluation.evaluate import fingerprint
 from kdcompress.evaluation.kept import forget_old, key_of
 from kdcompress.evaluation.kept_scores import KeptScores
 from kdcompress.evaluation.loading import Loaded, load
-from kdcompress.evaluation.masking.gradients import has_gradients
 from kdcompress.evaluation.measure import identity, votes_folder
 from kdcompress.evaluation.smoothing.certified import smoothing
 from kdcompress.evaluation.smoothing.kept import KeptVotes
@@ -34,9 +29,8 @@ from kdcompress.models.cost import parameter_count
 from kdcompress.models.teachers import LoadedModel
 from kdcompress.processes import here, shared
 from kdcompress.progress import Listener
-from kdcompress.report import Proposition1, Proposition2, ThreatRecord
+from kdcompress.report import ThreatRecord
 from kdcompress.settings import CertifySettings
-from kdcompress.threat import ThreatModel
 from kdcompress.versions import versions
 
 BOUNDABLE = "networks of convolutions, linear layers and ReLUs, pooled by means, can be bounded"
@@ -106,8 +100,8 @@ def certify_loaded(
         for name, model in loaded.models.items()
     }
     audit, unaudited = None, None
-    if settings.audits and (unaudited := _why_no_audit(loaded, settings.audit.batch_size, device)) is None:
-        audit = _audit(loaded, models, settings, device, listener)
+    if settings.audits and (unaudited := why_no_audit(loaded, settings.audit.batch_size, device)) is None:
+        audit = audited(loaded, models, settings, device, listener)
     elif unaudited is not None:
         listener.note(unaudited)
     result = Certification(
@@ -140,7 +134,7 @@ def _prepared(loaded: Loaded, judged: str, settings: CertifySettings, listener: 
     """
     if "bounds" not in settings.kinds:
         return {}
-    memory = None if settings.memory is None else int(settings.memory * 2**30)
+    memory = settings.memory_bytes
     found = {name: prepared(model.model, loaded.input_size, memory=memory) for name, model in loaded.models.items()}
     told = {name: one if isinstance(one, str) else None for name, one in found.items()}
     for one in shared("what can be bounded", here().count, lambda rank: told):
@@ -191,7 +185,7 @@ def _certified(
             batch_size=size,
             device=device,
             kept=scores,
-            on_progress=_told(listener, name, "CLEVER"),
+            on_progress=partial(listener.count, f"{name}: CLEVER"),
         )
         if "clever" in settings.kinds
         else None,
@@ -202,7 +196,7 @@ def _certified(
             device=device,
             radii=[demand[0]] if (demand := settings.gates.min_certified_accuracy) else [],
             kept=lambda noise: KeptVotes(votes_folder(loaded, how, noise, device), model),
-            on_progress=_told(listener, name, "smoothing"),
+            on_progress=partial(listener.count, f"{name}: smoothing"),
             note=lambda text: listener.note(f"{name}: {text}"),
         )
         if "smoothing" in settings.kinds
@@ -217,7 +211,7 @@ def _certified(
             batch_size=size,
             folder=kept({"bounds": norm}),
             seed=how.seed,
-            on_progress=_told(listener, name, "sound bounds"),
+            on_progress=partial(listener.count, f"{name}: sound bounds"),
             note=lambda text: listener.note(f"{name}: {text}"),
         )
         if subject is not None
@@ -229,129 +223,3 @@ def _certified(
         if kind in settings.kinds and estimate is None:
             listener.note(f"{name}: {kind} needs gradients, and this network has none")
     return found
-
-
-def _why_no_audit(loaded: Loaded, batch_size: int, device: torch.device) -> str | None:
-    """A search without gradients moves nowhere, and would find every premise to hold."""
-    x, y = next(loaded.images.batches(min(8, batch_size), device=device))
-    without = [name for name, model in loaded.models.items() if not has_gradients(model.model, x, y)]
-    return f"the propositions: not measured: no gradients of the {without[0]}" if without else None
-
-
-def _audit(
-    loaded: Loaded,
-    models: dict[str, CertifiedModel],
-    settings: CertifySettings,
-    device: torch.device,
-    listener: Listener,
-) -> Audit:
-    """Both propositions, on the first images; sound bounds of either network serve where they were found."""
-    images = loaded.images.subset(range(min(settings.audit_images, len(loaded.images))))
-    student, teacher = (loaded.models[name].model for name in ("student", "teacher"))
-    norm, radii, how = settings.threat.norm, settings.radii, settings.audit
-    sound = {name: _largest(model, len(images)) for name, model in models.items()}
-
-    memory = _memory(settings)
-
-    def kept(what: str, threat: ThreatModel | None = None) -> Path | None:
-        root = settings.evaluation.keep_dir
-        if root is None:
-            return None
-        ball = None if threat is None else [threat.norm, threat.eps]
-        pair = [identity(loaded.models[name]) for name in ("student", "teacher")]
-        drawn = how.model_dump(exclude={"batch_size"})  # changes no figure
-        software = [versions(), device.type]
-        return root / key_of(
-            {"audit": what, "pair": pair, "ball": ball, "all": [norm, radii], "how": drawn, "of": software}
-        )
-
-    balls = [ThreatModel(norm, eps) for eps in radii]
-    unmeasured: list[str] = []
-    first: list[Proposition1] = []
-    second: list[Proposition2] = []
-    try:
-        for ball in balls:
-            found = proposition1(
-                student,
-                teacher,
-                images,
-                ball,
-                how,
-                classes=len(loaded.classes),
-                device=device,
-                teacher_certified=sound["teacher"],
-                memory=memory,
-                folder=kept("proposition 1", ball),
-                on_progress=_told(listener, f"{ball}", "Proposition 1"),
-            )
-            first.append(found)
-    except TooLargeError as error:
-        unmeasured.append(f"Proposition 1 at {ball}: not measured: {error}")
-    try:
-        for ball in balls:
-            second.append(
-                proposition2(
-                    student,
-                    teacher,
-                    images,
-                    ball,
-                    how,
-                    device=device,
-                    memory=memory,
-                    folder=kept("proposition 2", ball),
-                    on_progress=_told(listener, f"{ball}", "Proposition 2"),
-                )
-            )
-    except TooLargeError as error:
-        unmeasured.append(f"Proposition 2 at {ball}: not measured: {error}")
-    for note in unmeasured:
-        listener.note(note)
-    compared = compared_radii(
-        student,
-        teacher,
-        images,
-        norm,
-        radii,
-        how,
-        device=device,
-        student_certified=sound["student"],
-        teacher_certified=sound["teacher"],
-        memory=memory,
-        folder=kept("radii"),
-        on_progress=_told(listener, "both", "radii by attack"),
-    )
-    counter = counter_examples(
-        student,
-        teacher,
-        images,
-        ThreatModel(norm, settings.threat.eps),
-        how,
-        names=loaded.classes,
-        device=device,
-        memory=memory,
-        on_progress=_told(listener, "both", "counter-examples"),
-    )
-    return Audit(
-        n=len(images),
-        proposition1=tuple(first),
-        proposition2=tuple(second),
-        radii=compared,
-        counter_examples=counter.record,
-        unmeasured=tuple(unmeasured),
-    )
-
-
-def _memory(settings: CertifySettings) -> int | None:
-    """Bytes that may be taken; None where nobody said."""
-    return None if settings.memory is None else int(settings.memory * 2**30)
-
-
-def _largest(model: CertifiedModel, n: int) -> torch.Tensor | None:
-    """Certified radii of the first n images, (n,); None where bounds were not asked for or cannot pass the network."""
-    if model.bounds is None or not model.bounds.largest:
-        return None
-    return torch.tensor(model.bounds.largest[:n], dtype=torch.float64)
-
-
-def _told(listener: Listener, name: str, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: listener.count(f"{name}: {what}", done, total)

@@ -127,6 +127,11 @@ class CertifySettings(Settings):
         return tuple(sorted({self.threat.eps, *self.more_eps}))
 
     @property
+    def memory_bytes(self) -> int | None:
+        """What `memory` is in bytes."""
+        return None if self.memory is None else int(self.memory * 2**30)
+
+    @property
     def audits(self) -> bool:
         """Whether the propositions are audited: they are about a student and a teacher."""
         return self.propositions and self.student is not None and self.teacher is not None
