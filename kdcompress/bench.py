@@ -29,6 +29,7 @@ from kdcompress.training.recipes import Terms, distillation
 from kdcompress.versions import versions
 
 Step = Callable[[nn.Module], Terms]
+Ways = dict[str, tuple[Callable[[nn.Module], Step], float]]
 
 
 class Row(Result):
@@ -85,7 +86,7 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
     Raises:
         KdcompressError: if a file, the data or an option is wrong.
     """
-    run, threat = settings.run, settings.threat.threat
+    run = settings.run
     device = resolve_device(run.device)
     teacher, data = teacher_and_data(settings.teacher, settings.data, run, listener)
     student, record = new_network(
@@ -97,41 +98,7 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
     f_t = teacher.model.to(device).to(memory_format=LAYOUT)
     x, y = next(images.shuffled(run.batch_size, run.seed).batches(run.batch_size, device=device))
     x = x.contiguous(memory_format=LAYOUT)
-
-    def distil(align: Alignment, iga_weight: float, known: Callable[[], Lesson] = tuple) -> Step:
-        recipe = distillation(
-            f_t, LossSettings(), threat, iga_weight=iga_weight, seed=run.seed, align=align, classes=len(data.classes)
-        )
-        kept: list[Lesson] = []
-
-        def step(student: nn.Module) -> Terms:
-            if not kept:
-                kept.append(known())
-            return recipe.terms(student, recipe.weights(1, 1), x, y, *kept[0])
-
-        return step
-
-    def asked_once() -> Lesson:
-        return lesson(f_t, x, y, "ce", generator(run.seed, "directions"), len(data.classes))
-
-    def pgd_10(student: nn.Module) -> Terms:
-        student.eval()
-        x_adv = perturb(student, x, y, threat, steps=10, generator=generator(0, "inner attack"))
-        student.train()
-        with torch.no_grad():
-            logits = f_t(x)
-        return {"kl": distillation_kl(student(x_adv), logits, 1.0)}
-
-    ways: dict[str, tuple[Callable[[nn.Module], Step], float]] = {
-        "KD": (lambda _: distil(exact(2), 0.0), r + 3),
-        "KDIGA exact": (lambda _: distil(exact(2), 1.0), 2 * r + 6),
-        "KDIGA exact, cached teacher": (lambda _: distil(exact(2), 1.0, asked_once), 6),
-        "KDIGA finite-difference": (lambda _: distil(finite_difference(), 1.0), 2 * r + 10),
-        "PGD-10 distillation": (lambda _: pgd_10, r + 23),
-        "published style": (lambda network: _published(network, f_t, x, y), 3 * r + 9),
-    }
-    if settings.compiled:
-        ways["KDIGA compiled"] = (lambda network: distil(compiled(network, 2), 1.0), 2 * r + 6)
+    ways = _ways(f_t, x, y, r, len(data.classes), settings)
     times, peaks, faults = _timed(ways, student.to(device).to(memory_format=LAYOUT), run.lr, x, settings, listener)
     if "KD" in faults:
         raise UsageError(f"--student {settings.student}: a step of plain KD fails already: {faults['KD']}")
@@ -167,6 +134,45 @@ def bench(settings: BenchSettings, *, listener: Listener = Listener()) -> Bench:
     )
 
 
+def _ways(f_t: nn.Module, x: Tensor, y: Tensor, r: float, K: int, settings: BenchSettings) -> Ways:
+    """By name: the step of a student, and its passes."""
+    run, threat = settings.run, settings.threat.threat
+
+    def distil(align: Alignment, iga_weight: float, known: Callable[[], Lesson] = tuple) -> Step:
+        recipe = distillation(f_t, LossSettings(), threat, iga_weight=iga_weight, seed=run.seed, align=align, classes=K)
+        kept: list[Lesson] = []
+
+        def step(student: nn.Module) -> Terms:
+            if not kept:
+                kept.append(known())
+            return recipe.terms(student, recipe.weights(1, 1), x, y, *kept[0])
+
+        return step
+
+    def asked_once() -> Lesson:
+        return lesson(f_t, x, y, "ce", generator(run.seed, "directions"), K)
+
+    def pgd_10(student: nn.Module) -> Terms:
+        student.eval()
+        x_adv = perturb(student, x, y, threat, steps=10, generator=generator(0, "inner attack"))
+        student.train()
+        with torch.no_grad():
+            logits = f_t(x)
+        return {"kl": distillation_kl(student(x_adv), logits, 1.0)}
+
+    ways: Ways = {
+        "KD": (lambda _: distil(exact(2), 0.0), r + 3),
+        "KDIGA exact": (lambda _: distil(exact(2), 1.0), 2 * r + 6),
+        "KDIGA exact, cached teacher": (lambda _: distil(exact(2), 1.0, asked_once), 6),
+        "KDIGA finite-difference": (lambda _: distil(finite_difference(), 1.0), 2 * r + 10),
+        "PGD-10 distillation": (lambda _: pgd_10, r + 23),
+        "published style": (lambda network: _published(network, f_t, x, y), 3 * r + 9),
+    }
+    if settings.compiled:
+        ways["KDIGA compiled"] = (lambda network: distil(compiled(network, 2), 1.0), 2 * r + 6)
+    return ways
+
+
 def _published(student: nn.Module, teacher: nn.Module, x: Tensor, y: Tensor) -> Step:
     """As published code has it: separate forwards for logits and for gradients, by PyTorch's own derivatives.
 
@@ -191,7 +197,7 @@ def _published(student: nn.Module, teacher: nn.Module, x: Tensor, y: Tensor) -> 
 
 
 def _timed(
-    ways: dict[str, tuple[Callable[[nn.Module], Step], float]],
+    ways: Ways,
     student: nn.Module,
     lr: float,
     x: Tensor,
