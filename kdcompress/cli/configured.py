@@ -23,6 +23,8 @@ from kdcompress.cli.signatures import TYPED, with_options
 from kdcompress.errors import UsageError, did_you_mean
 
 PREFIX = "KDCOMPRESS_"
+ANOTHERS = {("export", "format"): ("table", "json")}
+"""(command, option) -> words that, said for all commands, mean another option than this command's of that name."""
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
@@ -117,7 +119,7 @@ def _set_defaults(context: typer.Context, config: Path | None) -> None:
     everywhere = {option for one in commands.values() for option in names_of(one)}
     own = names_of(command)
     several = {one.name for one in command.params if one.nargs == -1 or getattr(one, "multiple", False)}
-    set_ = from_environment(os.environ, own, everywhere, several)
+    set_ = from_environment(os.environ, name, own, everywhere, several)
     if config is None:
         filed = {}
     elif config.suffix == ".json":
@@ -225,7 +227,7 @@ def from_file(
             raise UsageError(
                 f"--config {path}: expected tables named as commands, got [{table}]{did_you_mean(table, commands)}"
             )
-    shared = {name: value for name, value in content.items() if name not in tables}
+    shared = _meant_here({name: value for name, value in content.items() if name not in tables}, command)
     above = _known(shared, own, everywhere, f"--config {path}: no command has an option")
     mine = _known(tables.get(command, {}), own, own, f"--config {path}: kdcompress {command} has no option")
     return above | mine
@@ -252,16 +254,28 @@ def from_report(path: Path, command: Any) -> dict[str, Any]:
 
 
 def from_environment(
-    variables: Mapping[str, str], own: Mapping[str, str], everywhere: Iterable[str], several: Container[str]
+    variables: Mapping[str, str],
+    command: str,
+    own: Mapping[str, str],
+    everywhere: Iterable[str],
+    several: Container[str],
 ) -> dict[str, Any]:
-    """Values of KDCOMPRESS_...; one of `several`, which may be given several times, is split at spaces.
+    """Values of KDCOMPRESS_... for `command`'s parameters.
+
+    One of `several`, which may be given several times, is split at spaces.
 
     Raises:
         UsageError: for a name that no command has.
     """
     asked = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if name.startswith(PREFIX)}
+    asked = _meant_here(asked, command)
     found = _known(asked, own, everywhere, f"the environment's {PREFIX}...: no command has an option")
     return {name: value.split() if name in several else value for name, value in found.items()}
+
+
+def _meant_here(asked: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """What is said for all commands, without the words that mean another option here."""
+    return {name: value for name, value in asked.items() if value not in ANOTHERS.get((command, name), ())}
 
 
 def _known(asked: Mapping[str, Any], own: Mapping[str, str], allowed: Iterable[str], complaint: str) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def asked(run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(runs, "distill", work)
     monkeypatch.setattr(runs, "train", work)
     monkeypatch.setattr(runs, "prune", work)
+    monkeypatch.setattr(exporting, "export_model", work)
 
     def ask(*words: object) -> Any:
         heard.clear()
@@ -171,6 +172,21 @@ def test_the_environment_alone_is_enough(asked: Any, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(f"KDCOMPRESS_{name}", value)
     found, out = asked("train")
     assert found.model_args == {"layers": (1, 1, 1, 1), "channels": (4, 4, 4, 4)} and out == Path("o")
+
+
+def test_json_asked_of_every_command_is_not_the_format_of_an_exported_file(
+    asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ("m.safetensors", "--data", "digits", "--out", "x.onnx")
+    monkeypatch.setenv("KDCOMPRESS_FORMAT", "json")
+    assert asked("export", *words)[0].format == "onnx"
+    file = written(tmp_path / "options.toml", 'format = "json"')
+    assert asked("export", *words, "--config", file)[0].format == "onnx"
+    own = written(tmp_path / "own.toml", '[export]\nformat = "json"')
+    monkeypatch.delenv("KDCOMPRESS_FORMAT")
+    assert "--format" in asked("export", *words, "--config", own)
+    monkeypatch.setenv("KDCOMPRESS_FORMAT", "torch-export")
+    assert asked("export", *words)[0].format == "torch-export"
 
 
 @pytest.mark.parametrize("command", ["distill", "prune", "train"])
