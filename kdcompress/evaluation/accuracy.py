@@ -37,6 +37,7 @@ class Verdicts:
         shown: (G, C, H, W), the attack's answers for the first images, the images themselves where none succeeded.
         warnings: the attack package's.
         batch_size: images a forward that memory bore.
+        taken_up: images whose attacks, or the first of them, an earlier run made.
     """
 
     plan: Plan
@@ -48,6 +49,7 @@ class Verdicts:
     shown: Tensor
     warnings: tuple[str, ...] = ()
     batch_size: int | None = None
+    taken_up: int = 0
 
     @property
     def tried(self) -> Tensor:

@@ -272,6 +272,7 @@ def _together(
         shown=chunks[0].shown,
         warnings=tuple(dict.fromkeys(warning for chunk in chunks for warning in chunk.warnings)),
         batch_size=sliced[None].size,
+        taken_up=sum(len(chunk.verdict) for chunk in chunks if chunk.taken_up),
     )
 
 

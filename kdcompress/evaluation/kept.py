@@ -41,6 +41,7 @@ class Chunk:
         probe: (P, K), logits of the first images, by which a network that answers otherwise by now is found out.
         slope: (P, C, H, W), input gradients there of the network that is attacked, for the same end; NaN without any.
         warnings: the attack package's.
+        taken_up: whether an earlier run began it.
     """
 
     predicted: Tensor
@@ -50,6 +51,7 @@ class Chunk:
     slope: Tensor
     done: int = 0
     warnings: tuple[str, ...] = ()
+    taken_up: bool = False
 
 
 STOOD, WRONG, UNTRIED = -1, -2, -3
@@ -78,7 +80,7 @@ class Kept:
         try:
             found = load((self.folder / name).read_bytes())
             done, warnings = int(found.pop("done")), bytes(found.pop("warnings").tolist())
-            return Chunk(**found, done=done, warnings=tuple(json.loads(warnings)))
+            return Chunk(**found, done=done, warnings=tuple(json.loads(warnings)), taken_up=True)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 

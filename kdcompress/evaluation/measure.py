@@ -268,12 +268,17 @@ def identity(loaded: LoadedModel) -> list[Any]:
 
 
 def _notes(name: str, model: nn.Module, verdicts: Verdicts, subject: Subject, device: torch.device) -> tuple[str, ...]:
-    """What the attack package warns of."""
+    """What the attack package warns of, and what a reader of the report should know of its verdicts."""
     x, _ = next(subject.images.batches(2, device=device))
     warned = [f"{name}: AutoAttack warns: {warning}" for warning in verdicts.warnings]
     if is_dynamic(model, x):
         warned.append(
             f"{name}: it calls autograd while it answers (a dynamic defence?): attacks that do not know it may be weak"
+        )
+    if verdicts.taken_up > 0:
+        warned.append(
+            f"{name}: {verdicts.taken_up} of {verdicts.attacked} images were attacked by an earlier run of the same "
+            "evaluation, in whole or in part; --fresh attacks all of them anew"
         )
     return tuple(warned)
 

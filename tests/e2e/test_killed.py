@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def evaluation(student: Path, pictures: Path, cache: Path) -> "subprocess.Popen[
 def figures(stdout: str) -> dict[str, Any]:
     """The report without what depends on the clock."""
     report: dict[str, Any] = json.loads(stdout)
-    for key in ("seconds", "settings"):
+    for key in ("seconds", "settings", "notes"):
         del report[key]
     del report["models"]["student"]["latency_ms"]
     return report
@@ -57,6 +58,9 @@ def test_killed_again_and_again_it_ends_with_the_report_of_a_run_that_was_not(
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert figures(stdout) == figures(whole)
+    assert json.loads(whole)["notes"] == []
+    (note,) = json.loads(stdout)["notes"]
+    assert re.match("student: (8|12) of 12 images were attacked by an earlier run", note)  # of three chunks
     assert "taken up again" in stderr
 
 
@@ -71,4 +75,4 @@ def test_the_same_evaluation_again_takes_what_was_kept_unless_it_is_to_be_fresh(
     assert run(*asked).code == 0
     again = run(*asked, *(["--fresh"] if fresh else []))
     assert again.code == 0
-    assert ("taken up again" in again.stderr) == (not fresh)
+    assert ("taken up again" in again.stderr) == ("8 of 8 images were attacked by" in again.stdout) == (not fresh)
