@@ -24,11 +24,12 @@ from kdcompress.models.layouts import LAYOUTS, build_layout
 from kdcompress.models.students import create_student
 from kdcompress.progress import Listener
 from kdcompress.report import Result
-from kdcompress.settings import PlanSettings
+from kdcompress.settings import LossSettings, PlanSettings
 from kdcompress.threat import ThreatModel
 from kdcompress.training.backward import parts_of
 from kdcompress.training.dry_run import StepCost, dry_run
 from kdcompress.training.recipes import Recipe, distillation
+from kdcompress.training.recipes.passes import passes
 from kdcompress.versions import versions
 
 UNUSED, LIBRARIES = 0.1, 2**30
@@ -41,7 +42,8 @@ FEW = 32
 MANY_CORES = 16
 """CPU cores that rented machines commonly have beside each GPU."""
 LARGE_TEACHER = 20
-"""r from which the teacher's gradient costs more than a PGD-10 attack on the student: 6 + 2 r > 26 + r."""
+"""r from which its gradient, where every step takes it, costs more than a PGD-10 attack on the student:
+6 + 2 r > 26 + r."""
 
 
 class PlanRow(Result):
@@ -52,7 +54,8 @@ class PlanRow(Result):
         micro_batch: `--iga-micro-batch` by which a step fits into memory; None where a batch does whole.
         memory: bytes of a GPU, at the most, with what is allowed for.
         fits: whether there are so many.
-        compute, exchange: seconds of a step, of arithmetic and of averaging gradients over all GPUs.
+        compute, exchange: seconds of a step, of arithmetic and of averaging gradients over all GPUs; the mean where
+            some leave out the gradient term, which `memory` has.
         hours: of the whole run, validation and reading left out.
         step: seconds of both.
         cores: of CPUs, beside each GPU, that decode as fast as it learns; None where all images fit into memory.
@@ -77,7 +80,8 @@ class Plan(Result):
 
     Attributes:
         r: multiply-accumulates of the teacher over the student's.
-        flops: of an image in a step, two a multiply-accumulate; the mean of all steps.
+        flops: of an image in a step late in the run, two a multiply-accumulate; the mean where some leave out the
+            gradient term.
         resident: bytes that lie on a GPU between steps: both networks, the optimizer's state, the average.
         batchnorm: whether the student has any.
         advice: what to set, where the figures say so.
@@ -156,9 +160,12 @@ def plan(settings: PlanSettings, *, listener: Listener = Listener()) -> Plan:
 
 def _advice(rows: tuple[PlanRow, ...], settings: PlanSettings, r: float, batchnorm: bool) -> Iterator[str]:
     if r > LARGE_TEACHER and settings.loss.inner_attack == "none" and settings.loss.iga_weight != 0:
-        yield (
-            f"the teacher costs {r:.0f} times the student: --cache-teacher asks it once, and --recipe rslad, which "
-            "asks it for no gradient, costs less"
+        ours, rslad = (
+            passes(loss, weight).in_forwards(r)
+            for loss, weight in ((settings.loss, 1.0), (LossSettings(recipe="rslad"), 0.0))
+        )
+        yield f"the teacher costs {r:.0f} times the student: --cache-teacher asks it once" + (
+            ", and --recipe rslad, which asks it for no gradient, costs less" if rslad < ours else ""
         )
     for row in rows:
         where = f"{row.gpus} GPU{'s' if row.gpus > 1 else ''}: "

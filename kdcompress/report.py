@@ -86,8 +86,9 @@ class MaskingCheck(Result):
 
     Attributes:
         name: what is looked for, as `zero gradients`.
-        statistic: of a share or a difference of shares the low end of its interval, so that few images flag nothing by
-            chance; `finding` has the counts. None where the check does not apply.
+        statistic: of what attacks find the low end of its interval, so that few images flag nothing by chance; of what
+            is seen in outputs and gradients the share itself. `finding` has the counts. None where the check does not
+            apply.
         threshold: the flag goes up where the statistic is above it.
         flagged: whether the robust accuracy is not to be believed.
         finding: what was measured and what it says, in a sentence.

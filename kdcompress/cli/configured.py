@@ -2,7 +2,8 @@
 
     typed > KDCOMPRESS_OPTION in the environment > [COMMAND] in the file > what stands in the file above any table
 
-A file may serve several commands: what stands above its tables is for every command that has such an option.
+A file may serve several commands: what stands above its tables is for every command that has such an option. There and
+in the environment `format = "json"` is export's --json, whose --format is the file's.
 """
 
 import gc
@@ -23,8 +24,8 @@ from kdcompress.cli.signatures import TYPED, with_options
 from kdcompress.errors import UsageError, did_you_mean
 
 PREFIX = "KDCOMPRESS_"
-ANOTHERS = {("export", "format"): ("table", "json")}
-"""(command, option) -> words that, said for all commands, mean another option than this command's of that name."""
+ANOTHERS = {("export", "format"): {"json": ("json", True), "table": ("json", False)}}
+"""(command, option) -> words that, said for all commands, mean another of its options than the one of that name."""
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
@@ -137,7 +138,8 @@ def _set_defaults(context: typer.Context, config: Path | None) -> None:
         for option, value in (filed | set_).items()
     }
     context.meta[FROM] = dict.fromkeys(filed, str(config)) | {
-        option: f"{PREFIX}{option.upper()} in the environment" for option in set_
+        option: (f"{PREFIX}{option.upper()} in " if PREFIX + option.upper() in os.environ else "") + "the environment"
+        for option in set_
     }
 
 
@@ -274,8 +276,15 @@ def from_environment(
 
 
 def _meant_here(asked: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """What is said for all commands, without the words that mean another option here."""
-    return {name: value for name, value in asked.items() if value not in ANOTHERS.get((command, name), ())}
+    """What is said for all commands, in this one's words."""
+    found = dict[str, Any]()
+    for name, value in asked.items():
+        words = ANOTHERS.get((command, name), {})
+        if isinstance(value, str) and value in words:
+            found.setdefault(*words[value])
+        else:
+            found[name] = value
+    return found
 
 
 def _known(asked: Mapping[str, Any], own: Mapping[str, str], allowed: Iterable[str], complaint: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ IgaMode = Annotated[
 IgaMicroBatch = Annotated[
     int | None,
     option(
-        "The most images in memory at once; a batch goes through in parts. "
+        "Of a batch, the most images in memory at once; it goes through in parts. "
         "Default: all, and halves where memory runs out."
     ),
 ]

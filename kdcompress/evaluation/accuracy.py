@@ -37,7 +37,7 @@ class Verdicts:
         shown: (G, C, H, W), the attack's answers for the first images, the images themselves where none succeeded.
         warnings: the attack package's.
         batch_size: images a forward that memory bore.
-        taken_up: images whose attacks, or the first of them, an earlier run made.
+        taken_up: images whose verdicts, or the first attacks', had been kept.
     """
 
     plan: Plan

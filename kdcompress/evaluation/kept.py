@@ -41,7 +41,7 @@ class Chunk:
         probe: (P, K), logits of the first images, by which a network that answers otherwise by now is found out.
         slope: (P, C, H, W), input gradients there of the network that is attacked, for the same end; NaN without any.
         warnings: the attack package's.
-        taken_up: whether an earlier run began it.
+        taken_up: whether it was found on the disk.
     """
 
     predicted: Tensor

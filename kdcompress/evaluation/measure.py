@@ -277,8 +277,8 @@ def _notes(name: str, model: nn.Module, verdicts: Verdicts, subject: Subject, de
         )
     if verdicts.taken_up > 0:
         warned.append(
-            f"{name}: {verdicts.taken_up} of {verdicts.attacked} images were attacked by an earlier run of the same "
-            "evaluation, in whole or in part; --fresh attacks all of them anew"
+            f"{name}: for {verdicts.taken_up} of {verdicts.attacked} images kept verdicts of this network under this "
+            "attack were taken up, in whole or in part; --fresh attacks all of them anew"
         )
     return tuple(warned)
 

@@ -1,6 +1,7 @@
 """What a run will take, as a table."""
 
 import math
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -32,8 +33,9 @@ def planned(plan: Plan) -> Group:
     return Group(
         Text(
             f"{plan.teacher} ({count(plan.teacher_params)} parameters) into {plan.student} "
-            f"({count(plan.student_params)}), r = {plan.r:.2f}; {plan.flops / 1e9:.3g} GFLOP an image and step, "
-            f"{plan.steps:,} steps; {_bytes(plan.resident)} always, and {_bytes(plan.an_image)} an image during a step"
+            f"({count(plan.student_params)}), r = {plan.r:.2f}; {plan.flops / 1e9:.3g} GFLOP an image and step"
+            f"{' on average' if _skips(plan) else ''}, {plan.steps:,} steps; {_bytes(plan.resident)} always, and "
+            f"{_bytes(plan.an_image)} an image during a step"
         ),
         table,
         Text(
@@ -45,6 +47,12 @@ def planned(plan: Plan) -> Group:
         ),
         *(Text(line) for line in plan.advice),
     )
+
+
+def _skips(plan: Plan) -> bool:
+    """Whether some steps leave out the gradient term."""
+    loss: Any = plan.settings["loss"]
+    return bool(loss["iga_every"] > 1 or loss["iga_start"] > 0)
 
 
 def _digits(value: float) -> str:

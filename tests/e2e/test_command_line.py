@@ -52,7 +52,9 @@ OPTIONS = {
     "--calibration-images --eps --attack --seed --device --keep-dir --fresh --max-robust-drop --report --json",
     "inspect": "--report --format",
     "init": "--teacher --data --data-dir --out --overwrite --format",
-    "plan": "--teacher-arch --student --image-size --classes --train-images --recipe --epochs --batch-size --precision "
+    "plan": "--teacher-arch --student --image-size --classes --train-images --recipe --ce-weight "
+    "--kl-weight --clean-weight --iga-weight --iga-start --iga-ramp --iga-every --align --iga-norm --iga-mode "
+    "--temperature --input-noise --inner-attack --inner-steps --epochs --batch-size --precision "
     "--gpus --gpu-memory --tflops --link --report --format",
     "demo": "--images --seed --device --report --picture --format",
 }
@@ -568,3 +570,12 @@ def test_a_real_interrupt_while_training_leaves_nothing_and_exits_with_130(disti
     assert (running.returncode, out) == (130, ""), err
     assert "interrupted" in err and "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_is_of_the_loss_that_is_asked_for(run: Any) -> None:
+    small = ("--image-size", "32", "--classes", "10", "--train-images", "2000", "--batch-size", "64", "--gpus", "1")
+    words = ("plan", "--teacher-arch", "resnet18", "--student", "resnet18", *small, "--format", "json")
+    ran = run(*words, "--recipe", "rslad", "--clean-weight", "0", "--iga-weight", "auto/4", "--iga-every", "2")
+    assert ran.code == 0, ran.stderr
+    loss = json.loads(ran.stdout)["settings"]["loss"]
+    assert (loss["recipe"], loss["clean_weight"], loss["iga_weight"], loss["iga_every"]) == ("rslad", 0.0, "auto/4", 2)

@@ -175,13 +175,15 @@ def test_the_environment_alone_is_enough(asked: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_json_asked_of_every_command_is_not_the_format_of_an_exported_file(
-    asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Any, asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words = ("m.safetensors", "--data", "digits", "--out", "x.onnx")
-    monkeypatch.setenv("KDCOMPRESS_FORMAT", "json")
-    assert asked("export", *words)[0].format == "onnx"
     file = written(tmp_path / "options.toml", 'format = "json"')
     assert asked("export", *words, "--config", file)[0].format == "onnx"
+    assert f"--json True: {file}\n" in run("export", *words, "--config", file, "--verbose").stderr
+    monkeypatch.setenv("KDCOMPRESS_FORMAT", "json")
+    assert asked("export", *words)[0].format == "onnx"
+    assert "--json True: the environment\n" in run("export", *words, "--verbose").stderr
     own = written(tmp_path / "own.toml", '[export]\nformat = "json"')
     monkeypatch.delenv("KDCOMPRESS_FORMAT")
     assert "--format" in asked("export", *words, "--config", own)

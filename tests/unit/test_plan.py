@@ -85,6 +85,8 @@ def test_a_teacher_that_costs_far_more_than_the_student_is_named() -> None:
     said = made(gpus=(1,), teacher_args={}).advice
     assert "--cache-teacher" in said[0] and "--recipe rslad" in said[0]
     assert made(gpus=(1,), teacher_args={}, loss=LossSettings(recipe="rslad")).advice == ()
+    (rarely,) = made(gpus=(1,), teacher_args={}, loss=LossSettings(iga_every=8)).advice
+    assert "--cache-teacher" in rarely and "rslad" not in rarely  # which asks it every time
 
 
 def test_recipes_cost_what_they_cost() -> None:
@@ -112,9 +114,13 @@ def test_a_loss_at_the_attacked_images_alone_costs_less() -> None:
 
 
 def test_the_table_says_what_it_rests_on() -> None:
-    console = Console(width=130, record=True)
-    console.print(planned(made()))
-    text = console.export_text()
+    def printed(plan: Plan) -> str:
+        console = Console(width=130, record=True)
+        console.print(planned(plan))
+        return console.export_text()
+
+    text = printed(made())
+    assert "on average" not in text and "on average" in printed(made(loss=LossSettings(iga_every=2)))
     assert "at 100 TFLOP/s a GPU (--tflops; kdcompress bench measures it)" in " ".join(text.split())
     assert "7,810 steps" in text and text.count(" GiB") + text.count(" MiB") >= 4
 

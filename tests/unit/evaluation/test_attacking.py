@@ -200,8 +200,12 @@ def test_a_finished_evaluation_is_not_attacked_again_and_one_of_more_images_find
     few = killing(model, 4)  # two forwards a chunk, to see that it is the same network
     again = attacked(few, images.subset(range(8)), how, kept=Kept(tmp_path))
     assert torch.equal(first.steps, again.steps)
+    assert (first.taken_up, again.taken_up) == (0, 8)
     more = attacked(killing(model, 16), images, how, kept=Kept(tmp_path))
     assert torch.equal(more.steps[:8], first.steps)
+    assert more.taken_up == 8 < more.attacked
+    stopped = attacked(model, images, how, kept=Kept(tmp_path), enough=lambda standing, tried: True)
+    assert stopped.taken_up == stopped.attacked == 4
 
 
 def test_a_network_that_answers_otherwise_by_now_is_attacked_anew(
@@ -213,7 +217,7 @@ def test_a_network_that_answers_otherwise_by_now_is_attacked_anew(
     module = type("Other", (nn.Module,), {"forward": lambda self, x: other(x)})()
     found = attacked(module, greys, conditions(), kept=Kept(tmp_path), note=notes.append)
     assert torch.equal(found.right, ~exactly(greys, 0.0))
-    assert any("otherwise" in note for note in notes)
+    assert any("otherwise" in note for note in notes) and found.taken_up == 0
 
 
 def test_kept_verdicts_that_cannot_be_written_are_told_once_and_cost_nothing(
