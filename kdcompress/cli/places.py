@@ -9,6 +9,9 @@ from kdcompress.errors import UsageError
 from kdcompress.files import RUN_FILES
 from kdcompress.settings import DataSettings, ModelFile
 
+NO_TEXT = ("--out", "--picture")
+"""Results that are no text themselves."""
+
 
 def refuse_places(
     outputs: Mapping[str, Path | None],
@@ -37,6 +40,8 @@ def refuse_places(
             needed.append("images of --data")
         if path.name in RUN_FILES and path.exists() and _is_a_run(path.parent):
             needed.append(f"{path.name} of the run in {path.parent}")
+        if option not in NO_TEXT and path.exists() and _is_no_text(path):
+            needed.append("a file that is no text, such as weights")
         if needed:
             raise UsageError(f"{option} {path} would take the place of {needed[0]}; name another file")
 
@@ -124,8 +129,16 @@ def _is_of(data: DataSettings, path: Path) -> bool:
             if place is not None and place.is_file() and path.samefile(place):
                 return True
             if place is not None and place.is_dir() and path.resolve().is_relative_to(place.resolve()):
-                with path.open("rb") as file:
-                    return b"\0" in file.read(4096)
+                return _is_no_text(path)
     except (OSError, RuntimeError):  # as above
         return False
     return False
+
+
+def _is_no_text(path: Path) -> bool:
+    """Whether it holds what no text has; False for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return b"\0" in file.read(4096)
+    except OSError:
+        return False

@@ -125,12 +125,14 @@ def contents(folder: Path) -> dict[Path, bytes]:
         ("images/test/east/00.png", "images of --data"),
         ("run/last.safetensors", "last.safetensors of the run in"),
         ("run/run.toml", "run.toml of the run in"),
+        ("others.safetensors", "a file that is no text, such as weights"),
     ],
 )
 def test_no_result_of_an_evaluation_replaces_what_it_is_made_from(
     run: Any, inputs: Path, option: str, place: str, what: str
 ) -> None:
-    shutil.copy(inputs / "run" / "student.safetensors", inputs / "run" / "surrogate.safetensors")
+    for copy in ("run/surrogate.safetensors", "others.safetensors"):
+        shutil.copy(inputs / "run" / "student.safetensors", inputs / copy)
     before = contents(inputs)
     ran = run(
         *("evaluate", inputs / "run" / "student.safetensors", "--data", inputs / "images", "--eps", "4/255"),
