@@ -62,7 +62,7 @@ DIGITS = Bed(
     students={
         "resnet18": Student("resnet18", SMALL, stride=8),
         "convnext": Student("convnext_atto", CONVNEXT, stride=8, rates={"at": 3e-3}),
-        "mobilenetv2": Student("mobilenetv2_035", {}, stride=8, lr=3e-3, epochs=60),
+        "mobilenetv2": Student("mobilenetv2_035", {}, stride=8, lr=3e-3, rates={"at": 1e-2}, epochs=60),
         "vit": Student("vit_tiny_patch16_224", VIT, lr=3e-3),
     },
     batch_size=64,
