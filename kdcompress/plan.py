@@ -122,7 +122,7 @@ def plan(settings: PlanSettings, *, listener: Listener = Listener()) -> Plan:
         _refuse_classes(teacher, settings)
         r = macs(teacher, input_size) / max(1, macs(student, input_size))
 
-    def of(images: int, micro_batch: int | None, *, aligned: bool = True) -> StepCost:
+    def step(images: int, micro_batch: int | None, *, aligned: bool = True) -> StepCost:
         recipe = _recipe(settings, aligned=aligned)
         with _of_shapes():
             return dry_run(student, teacher, recipe, input_size, run, batch_size=images, micro_batch=micro_batch)
@@ -130,12 +130,12 @@ def plan(settings: PlanSettings, *, listener: Listener = Listener()) -> Plan:
     @cache
     def counted(images: int, micro_batch: int | None) -> StepCost:
         listener.note(f"counting a step of {images} images" + (f", {micro_batch} at a time" if micro_batch else ""))
-        return of(images, micro_batch)
+        return step(images, micro_batch)
 
     most = run.batch_size // min(settings.gpus)
     whole, half = counted(most, None), counted(max(1, most // 2), None)
-    share = (1 - settings.loss.iga_start) / settings.loss.iga_every
-    without = whole.flops if share == 1 else of(most, None, aligned=False).flops
+    share = settings.loss.aligned_share
+    without = whole.flops if share == 1 else step(most, None, aligned=False).flops
     flops = (share * whole.flops + (1 - share) * without) / most
     resident = _resident(teacher, student, settings)
     batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in student.modules())

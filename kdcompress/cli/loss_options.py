@@ -99,7 +99,11 @@ InnerAttack = Annotated[
     ),
 ]
 InnerSteps = Annotated[
-    int | None, option("Steps of the inner attack; 1 is a single step of 1.25 eps from a random start. Default: 10.")
+    int | None,
+    option(
+        "Steps of the inner attack, of 2.5 eps / N each; 1 is of 1.25 eps from a random start, 2 are of .75 eps. "
+        "Default: 10."
+    ),
 ]
 
 

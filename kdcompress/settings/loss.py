@@ -76,6 +76,11 @@ class LossSettings(Settings):
     labels_at: Literal["x", "z"] = "z"
     soft_labels_at: Literal["x", "z"] = "z"
 
+    @property
+    def aligned_share(self) -> float:
+        """Of the steps, those that take the gradient term, where it weighs anything."""
+        return (1 - self.iga_start) / self.iga_every
+
     @model_validator(mode="before")
     @classmethod
     def _the_recipe_fills_the_gaps(cls, given: dict[str, Any]) -> dict[str, Any]:

@@ -97,20 +97,12 @@ def test_recipes_cost_what_they_cost() -> None:
 
 def test_a_gradient_term_that_some_steps_leave_out_costs_its_share_of_them() -> None:
     kd, every, some = (
-        made(loss=LossSettings(**more), gpus=(1,), gpu_memory=80.0)
+        made(loss=LossSettings(**more), gpus=(1,))
         for more in ({"iga_weight": 0.0}, {}, {"iga_every": 2, "iga_start": 0.4, "iga_ramp": 0.0})
     )
     assert some.flops == pytest.approx(kd.flops + 0.3 * (every.flops - kd.flops))
     assert some.rows[0].hours == pytest.approx(kd.rows[0].hours + 0.3 * (every.rows[0].hours - kd.rows[0].hours))
     assert some.rows[0].memory == every.rows[0].memory > kd.rows[0].memory
-
-
-def test_a_loss_at_the_attacked_images_alone_costs_less() -> None:
-    # 26 + r for 23 + r passes, of equal networks.
-    both, alone = (
-        made(loss=LossSettings(recipe="rslad", clean_weight=weight), gpus=(1,)).flops for weight in (1 / 6, 0)
-    )
-    assert both / alone == pytest.approx(27 / 24, rel=0.02)
 
 
 def test_the_table_says_what_it_rests_on() -> None:

@@ -45,7 +45,7 @@ def passes(loss: LossSettings, iga_weight: float, *, differences: bool = False) 
         teacher += 2 * loss.inner_steps if loss.inner_attack == "adaptive" else 0
         labelled_at_x = loss.soft_labels_at == "x" and loss.kl_weight > 0
         asked_at_x = loss.inner_attack == "kl" or labelled_at_x or loss.clean_weight > 0
-    share = (1 - loss.iga_start) / loss.iga_every if iga_weight > 0 else 0.0
+    share = loss.aligned_share if iga_weight > 0 else 0.0
     # At z: back to the weights. Then through the input gradient, and back to the weights of all of it; or to the input,
     # and at two more points back to the weights.
     student += 3 + (7 if differences else 3) * share
